@@ -1,0 +1,437 @@
+"""The one dictionary of columns: what every column of every table is.
+
+Parquet metadata, DuckDB comments, the Great Expectations suites, VOTable
+attributes and the column tables of the documentation are all made from here.
+The same quantity has the same name everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its type, meaning and allowed range.
+
+    Attributes
+    ----------
+    name : str
+        Name in every file; the unit is its suffix, save for the names the
+        contract fixes.
+    type : str
+        Arrow type by name: ``string``, ``bool``, ``int8`` to ``int64``,
+        ``float32``, ``float64`` or ``list<float32>``.
+    unit : str
+        Unit in VOUnit notation, empty for none. ``Mpc/h`` and ``Msun/h`` carry h⁻¹.
+    ucd : str
+        IVOA UCD1+ word.
+    description : str
+        What it is, in one sentence.
+    minimum, maximum : float, optional
+        Closed range of allowed values.
+    open_minimum : bool
+        The minimum itself is not allowed.
+    open_maximum : bool
+        The maximum itself is not allowed.
+    nullable : bool
+        Missing values are allowed.
+    """
+
+    name: str
+    type: str
+    unit: str
+    ucd: str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    open_minimum: bool = False
+    open_maximum: bool = False
+    nullable: bool = False
+
+    def arrow_field(self) -> pa.Field:
+        """Arrow field with unit, UCD and description in its metadata."""
+        import pyarrow as pa
+
+        types = {"list<float32>": pa.list_(pa.float32()), "bool": pa.bool_()}
+        kind = types.get(self.type) or getattr(pa, self.type)()
+        metadata = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
+        return pa.field(self.name, kind, nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table: its columns in order and the key that is unique.
+
+    Attributes
+    ----------
+    name : str
+        Name in the documentation and in errors.
+    description : str
+        What one row is.
+    columns : tuple of Column
+    key : tuple of str
+        Columns whose values together are unique; empty for none.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"table {self.name} has no column {name}")
+
+    @property
+    def names(self) -> list[str]:
+        """Column names in order."""
+        return [c.name for c in self.columns]
+
+    def arrow_schema(self) -> pa.Schema:
+        """Arrow schema, with the table's name and description in the metadata."""
+        import pyarrow as pa
+
+        metadata = {"table": self.name, "description": self.description}
+        return pa.schema([c.arrow_field() for c in self.columns], metadata=metadata)
+
+
+def _c(*args, **kwargs) -> Column:
+    return Column(*args, **kwargs)
+
+
+_COLUMNS = [
+    # --- identity and sky
+    _c("cluster_id", "string", "", "meta.id;meta.main", "Identifier of the cluster (text)"),
+    _c("galaxy_id", "int64", "", "meta.id", "Identifier of the galaxy"),
+    _c("halo_id", "int64", "", "meta.id", "Identifier of the simulated halo", 0),
+    _c("sight_line", "int16", "", "meta.number", "Number of the sight line on the halo, from 0", 0),
+    _c(
+        "ra", "float64", "deg", "pos.eq.ra;meta.main", "Right ascension, J2000", 0, 360,
+        open_maximum=True,
+    ),
+    _c("dec", "float64", "deg", "pos.eq.dec;meta.main", "Declination, J2000", -90, 90),
+    _c("z", "float64", "", "src.redshift", "Heliocentric redshift", 0, 2, open_minimum=True),
+    _c(
+        "z_err", "float32", "", "stat.error;src.redshift", "Error of the redshift", 0, 1,
+        nullable=True,
+    ),
+    _c(
+        "distance_mpc_h", "float64", "Mpc/h", "pos.distance",
+        "Comoving distance in the cosmology of the run", 0, open_minimum=True,
+    ),
+    _c("cz_km_s", "float64", "km/s", "spect.dopplerVeloc.opt", "Speed of light times redshift", 0),
+    _c(
+        "catalogue_distance_mpc_h", "float64", "Mpc/h", "pos.distance",
+        "Comoving distance as the source catalogue gives it", 0,
+    ),
+    _c(
+        "r_mag", "float32", "mag", "phot.mag;em.opt.R", "Apparent r magnitude, extinction-corrected",
+        -5, 40, nullable=True,
+    ),
+    _c(
+        "in_legacy", "bool", "", "meta.code", "Inside the survey's footprint", nullable=True,
+    ),
+    _c("s82", "bool", "", "meta.code", "From the deeper Stripe 82 programme", nullable=True),
+    # --- footprint (mangle caps)
+    _c("polygon_id", "int32", "", "meta.id", "Number of the mangle polygon", 0),
+    _c("cap_x", "float64", "", "pos.cartesian.x", "Unit vector of the cap, x", -1.0001, 1.0001),
+    _c("cap_y", "float64", "", "pos.cartesian.y", "Unit vector of the cap, y", -1.0001, 1.0001),
+    _c("cap_z", "float64", "", "pos.cartesian.z", "Unit vector of the cap, z", -1.0001, 1.0001),
+    _c(
+        "cap_cm", "float64", "", "pos.angDistance",
+        "1 - cos(radius) of the cap; negative: the outside of the cap", -2, 2,
+    ),
+    # --- phase space
+    _c("x_proj", "float64", "Mpc/h", "pos.cartesian.x", "Proper offset from the centre, west-east"),
+    _c("y_proj", "float64", "Mpc/h", "pos.cartesian.y", "Proper offset from the centre, south-north"),
+    _c(
+        "v_los", "float64", "km/s", "spect.dopplerVeloc",
+        "Line-of-sight velocity relative to the centre, c (z_gal - z_cl)/(1 + z_cl)",
+    ),
+    # --- counts and masses
+    _c("n_galaxies", "int32", "", "meta.number", "Galaxies in the phase-space window", 0),
+    _c(
+        "n_members", "int32", "", "meta.number",
+        "True members above the flux limit inside the sphere of R200c", 0,
+    ),
+    _c(
+        "log10_m200c", "float64", "log10(Msun/h)", "phys.mass",
+        "Point estimate of log10 M200c by the network", 5, 20, nullable=True,
+    ),
+    _c("log10_m200c_true", "float64", "log10(Msun/h)", "phys.mass", "True log10 M200c", 5, 20),
+    _c(
+        "log10_m200_galweight", "float64", "log10(Msun/h)", "phys.mass",
+        "log10 of the GalWeight M200", 5, 20, nullable=True,
+    ),
+    _c(
+        "log10_m200_galweight_err", "float64", "dex", "stat.error;phys.mass",
+        "Error of log10_m200_galweight, e_M200/(M200 ln 10)", 0, nullable=True,
+    ),
+    _c(
+        "log10_m200c_dispersion", "float64", "log10(Msun/h)", "phys.mass",
+        "log10 M200c from the clipped velocity dispersion (sigma-M relation)", 5, 20,
+        nullable=True,
+    ),
+    _c("r200c_mpc_h", "float64", "Mpc/h", "phys.size.radius", "True R200c, proper", 0),
+    _c("v200c_km_s", "float64", "km/s", "phys.veloc", "True circular velocity at R200c", 0),
+    _c(
+        "sigma_minus", "float64", "dex", "stat.error;phys.mass",
+        "Lower 1-sigma error: log10_m200c_p50 - log10_m200c_p16", 0, nullable=True,
+    ),
+    _c(
+        "sigma_plus", "float64", "dex", "stat.error;phys.mass",
+        "Upper 1-sigma error: log10_m200c_p84 - log10_m200c_p50", 0, nullable=True,
+    ),
+    _c("flag", "int32", "", "meta.code.qual", "Bit mask of warnings, see the flag table", 0),
+    _c(
+        "posterior", "list<float32>", "", "stat.probability",
+        "Posterior probability (flat prior) per bin of posterior_grid; sums to one; "
+        "empty where the cluster has no mass",
+    ),
+    _c("reason", "string", "", "meta.note", "Why the row was set aside"),
+    # --- truth of mock galaxies and clusters
+    _c(
+        "galaxy_class", "int8", "", "meta.code.class",
+        "0 member (inside R200c), 1 infalling or splashback (bound region outside R200c), "
+        "2 interloper", 0, 2,
+    ),
+    _c(
+        "host_log10_m200c", "float32", "log10(Msun/h)", "phys.mass",
+        "log10 M200c of the halo that hosts the galaxy; missing for field galaxies", 5, 20,
+        nullable=True,
+    ),
+    _c(
+        "contaminant_mass_ratio", "float64", "", "phys.mass;arith.ratio",
+        "Mass of the most massive neighbour in the window over the cluster's own; "
+        "missing where no neighbour is more massive", 1, nullable=True,
+    ),
+    _c(
+        "contaminant_distance", "float64", "", "stat.param",
+        "Phase-space distance to that neighbour (paper, eq. 6)", 0, nullable=True,
+    ),
+    # --- nuisance parameters drawn per mock halo
+    _c("neighbour_bias", "float32", "", "stat.param", "Drawn amplitude of neighbour clustering", 0),
+    _c("field_density", "float32", "", "stat.param", "Drawn amplitude of the uniform field", 0),
+    _c(
+        "substructure_fraction", "float32", "", "stat.param",
+        "Drawn fraction of members that move in subgroups", 0, 1,
+    ),
+    _c("infall_amplitude", "float32", "", "stat.param", "Drawn amplitude of the infall", 0),
+    _c(
+        "concentration_ratio", "float32", "", "stat.param",
+        "Drawn concentration of galaxies over that of dark matter", 0,
+    ),
+    _c(
+        "offcentre_mpc_h", "float32", "Mpc/h", "pos.angDistance",
+        "Drawn offset of the adopted centre, per axis", 0,
+    ),
+    # --- sets and voxels
+    _c("set", "string", "", "meta.code.class", "train, validation, test or evaluation"),
+    # --- posterior
+    _c("bin_index", "int32", "", "meta.number", "Number of the bin, from 0", 0),
+    _c("log10_m200c_low", "float64", "log10(Msun/h)", "phys.mass;stat.min", "Lower edge of the bin"),
+    _c("log10_m200c_centre", "float64", "log10(Msun/h)", "phys.mass", "Centre of the bin"),
+    _c("log10_m200c_high", "float64", "log10(Msun/h)", "phys.mass;stat.max", "Upper edge of the bin"),
+    _c(
+        "prior_flat", "float64", "", "stat.probability",
+        "Prior probability in the bin: the mass distribution of the test set",
+    0),
+    _c(
+        "prior_hmf", "float64", "", "stat.probability",
+        "Prior probability in the bin: the halo mass function in the calibrated range", 0,
+    ),
+    # --- numbers of a report
+    _c("metric", "string", "", "meta.id", "Name of the number"),
+    _c("bin", "string", "", "meta.id", "Bin or subset it refers to; 'all' for none"),
+    _c("value", "float64", "", "stat.value", "The number", nullable=True),
+    _c("error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
+    _c("paper_value", "float64", "", "stat.value", "The paper's number, if any", nullable=True),
+    _c("unit", "string", "", "meta.unit", "Unit of the number"),
+    # --- training
+    _c("epoch", "int32", "", "meta.number", "Epoch, from 1", 1),
+    _c("loss", "float64", "", "stat.value", "Training loss: mean squared error, dex squared", 0),
+    _c("val_loss", "float64", "", "stat.value", "Validation loss, dex squared", 0),
+    _c("learning_rate", "float64", "", "stat.param", "Learning rate of the epoch", 0),
+    # --- provenance
+    _c("item", "string", "", "meta.id", "File or product"),
+    _c("property", "string", "", "meta.id", "What is stated"),
+    _c("text", "string", "", "meta.note", "The statement"),
+]
+for _prior, _words in (("", "flat prior"), ("hmf_", "mass-function prior")):
+    for _q, _percent in (("p16", "15.866"), ("p50", "50"), ("p84", "84.134")):
+        _COLUMNS.append(
+            _c(
+                f"log10_m200c_{_prior}{_q}", "float64", "log10(Msun/h)", "phys.mass;stat.value",
+                f"{_percent} % quantile of the posterior, {_words}", 5, 20, nullable=True,
+            )
+        )
+#: Overdensities of GalWCat19, by the suffix in column names.
+GALWEIGHT_OVERDENSITIES = ("500", "200", "100", "5p5")
+for _d in GALWEIGHT_OVERDENSITIES:
+    _at = f"at overdensity {_d.replace('p', '.')} (GalWeight)"
+    _COLUMNS += [
+        _c(f"r{_d}_mpc_h", "float64", "Mpc/h", "phys.size.radius", f"Radius {_at}", 0, nullable=True),
+        _c(f"n{_d}", "int32", "", "meta.number", f"Members {_at}", 0, nullable=True),
+        _c(f"sigma{_d}_km_s", "float64", "km/s", "phys.veloc.dispersion",
+           f"Velocity dispersion {_at}", 0, nullable=True),
+        _c(f"sigma{_d}_err_lower_km_s", "float64", "km/s", "stat.error;phys.veloc.dispersion",
+           f"Lower error of the dispersion {_at}", 0, nullable=True),
+        _c(f"sigma{_d}_err_upper_km_s", "float64", "km/s", "stat.error;phys.veloc.dispersion",
+           f"Upper error of the dispersion {_at}", 0, nullable=True),
+        _c(f"m{_d}_msun_h", "float64", "Msun/h", "phys.mass", f"Mass {_at}", 0, nullable=True),
+        _c(f"m{_d}_err_msun_h", "float64", "Msun/h", "stat.error;phys.mass",
+           f"Error of the mass {_at}", 0, nullable=True),
+    ]  # fmt: skip
+_COLUMNS += [
+    _c("nfw_rs_mpc_h", "float64", "Mpc/h", "phys.size.radius", "NFW scale radius (GalWeight)", 0,
+       nullable=True),
+    _c("nfw_rs_err_mpc_h", "float64", "Mpc/h", "stat.error;phys.size.radius",
+       "Error of the NFW scale radius", 0, nullable=True),
+    _c("nfw_ms_msun_h", "float64", "Msun/h", "phys.mass", "NFW scale mass (GalWeight)", 0,
+       nullable=True),
+    _c("nfw_ms_err_msun_h", "float64", "Msun/h", "stat.error;phys.mass",
+       "Error of the NFW scale mass", 0, nullable=True),
+    _c("nfw_concentration", "float64", "", "stat.param", "NFW concentration (GalWeight)", 0,
+       nullable=True),
+]  # fmt: skip
+
+#: Every column by name.
+COLUMNS: dict[str, Column] = {c.name: c for c in _COLUMNS}
+if len(COLUMNS) != len(_COLUMNS):
+    raise RuntimeError("a column name appears twice in cmass/columns.py")
+
+_GALWEIGHT_BLOCKS = [
+    name
+    for d in GALWEIGHT_OVERDENSITIES
+    for name in (
+        f"r{d}_mpc_h", f"n{d}", f"sigma{d}_km_s", f"sigma{d}_err_lower_km_s",
+        f"sigma{d}_err_upper_km_s", f"m{d}_msun_h", f"m{d}_err_msun_h",
+    )
+]  # fmt: skip
+
+
+def _table(name: str, description: str, columns: str, key: str = "") -> TableSchema:
+    return TableSchema(
+        name, description, tuple(COLUMNS[c] for c in columns.split()), tuple(key.split())
+    )
+
+
+_TABLES = [
+    _table(
+        "raw_clusters", "One cluster of GalWCat19, as published",
+        "cluster_id ra dec z cz_km_s catalogue_distance_mpc_h " + " ".join(_GALWEIGHT_BLOCKS)
+        + " nfw_rs_mpc_h nfw_rs_err_mpc_h nfw_ms_msun_h nfw_ms_err_msun_h nfw_concentration",
+        "cluster_id",
+    ),
+    _table(
+        "raw_galaxies", "One galaxy with a spectroscopic redshift",
+        "galaxy_id ra dec z z_err r_mag in_legacy s82", "galaxy_id",
+    ),
+    _table(
+        "raw_footprint", "One cap of a mangle polygon of the survey's window",
+        "polygon_id cap_x cap_y cap_z cap_cm",
+    ),
+    _table(
+        "survey_truth", "The truth of one cluster of the embedded survey",
+        "cluster_id halo_id log10_m200c_true r200c_mpc_h v200c_km_s", "cluster_id",
+    ),
+    _table(
+        "clusters", "One cluster selected for mass estimation",
+        "cluster_id ra dec z distance_mpc_h n_galaxies log10_m200_galweight "
+        "log10_m200_galweight_err flag", "cluster_id",
+    ),
+    _table(
+        "rejected_clusters", "One cluster that was not selected, and why",
+        "cluster_id ra dec z distance_mpc_h reason", "cluster_id",
+    ),
+    _table(
+        "galaxies", "One galaxy in the phase-space window of one cluster",
+        "cluster_id galaxy_id x_proj y_proj v_los", "cluster_id galaxy_id",
+    ),
+    _table(
+        "mock_clusters", "One mock observation of a simulated halo along one sight line",
+        "cluster_id halo_id sight_line z distance_mpc_h log10_m200c_true r200c_mpc_h v200c_km_s "
+        "n_galaxies n_members contaminant_mass_ratio contaminant_distance neighbour_bias "
+        "field_density substructure_fraction infall_amplitude concentration_ratio offcentre_mpc_h "
+        "flag",
+        "cluster_id",
+    ),
+    _table(
+        "mock_galaxies", "One galaxy in the window of one mock cluster, with its truth",
+        "cluster_id x_proj y_proj v_los r_mag galaxy_class host_log10_m200c",
+    ),
+    _table("split", "The set that a mock cluster belongs to", "cluster_id halo_id set", "cluster_id"),
+    _table(
+        "predictions", "The network's point estimate for one mock cluster",
+        "cluster_id set log10_m200c_true log10_m200c log10_m200c_dispersion n_galaxies n_members",
+        "cluster_id",
+    ),
+    _table("training_history", "One epoch of training", "epoch loss val_loss learning_rate", "epoch"),
+    _table(
+        "posterior_grid", "One bin of log10 M200c on which posteriors are given",
+        "bin_index log10_m200c_low log10_m200c_centre log10_m200c_high prior_flat prior_hmf",
+        "bin_index",
+    ),
+    _table(
+        "calibration", "One number that says how good the masses are",
+        "metric bin value error paper_value unit", "metric bin",
+    ),
+    _table(
+        "masses", "The mass of one cluster, with its posterior",
+        "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
+        "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
+        "sigma_plus log10_m200c_dispersion flag posterior", "cluster_id",
+    ),
+    _table("provenance", "One statement on where a product comes from", "item property text"),
+]
+
+#: Every table by name.
+TABLES: dict[str, TableSchema] = {t.name: t for t in _TABLES}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One bit of the `flag` column."""
+
+    bit: int
+    name: str
+    words: str
+
+    @property
+    def value(self) -> int:
+        """The bit's value, 2**bit."""
+        return 1 << self.bit
+
+
+#: Bits of the `flag` column, by name.
+FLAGS: dict[str, Flag] = {
+    f.name: f
+    for f in (
+        Flag(0, "too_few_galaxies", "fewer than 4 galaxies in the window: no mass"),
+        Flag(1, "degenerate", "galaxies all in one plane, line or point: no mass"),
+        Flag(2, "below_calibrated_range", "point estimate below every calibrated mock: no posterior"),
+        Flag(3, "above_calibrated_range", "point estimate above every calibrated mock: no posterior"),
+        Flag(4, "posterior_at_edge", "over 16 % of the posterior lies in an edge bin of the prior"),
+        Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
+        Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
+        Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),
+        Flag(8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"),
+    )
+}
+
+
+def flag_words(value: int) -> str:
+    """Return the flags set in `value`, in words, separated by semicolons."""
+    return "; ".join(f.words for f in FLAGS.values() if value & f.value)
+
+
+def nullable(column: Column) -> Column:
+    """Return `column` with missing values allowed (for tables a user hands in)."""
+    return replace(column, nullable=True)

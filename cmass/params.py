@@ -1,0 +1,382 @@
+"""Parameters of every step, read from ``params.yaml``.
+
+One pydantic model per step. The defaults are the `standard` profile; a profile
+in ``params.yaml`` overrides single values. Each field says its unit and, where
+the paper (Kodi Ramanah+2020) gives one, the paper's value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cmass.errors import ParameterError
+
+PROFILES = ("smoke", "standard", "paper")
+Survey = Literal["embedded", "sdss"]
+Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _f(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, **limits)
+
+
+class CosmologyParams(_Section):
+    """Flat ΛCDM of MDPL2 (SPEC section 1; Planck 2013)."""
+
+    omega_m: float = _f(0.307115, "matter density parameter", gt=0, lt=1)
+    omega_b: float = _f(0.048206, "baryon density parameter", gt=0, lt=1)
+    h: float = _f(0.6777, "H0 / (100 km/s/Mpc)", gt=0, lt=2)
+    sigma8: float = _f(0.8228, "rms of the matter field in 8 Mpc/h spheres", gt=0, lt=2)
+    ns: float = _f(0.96, "slope of the primordial spectrum", gt=0, lt=2)
+    q0: float = _f(-0.55, "deceleration parameter for angles to lengths (paper: -0.55)")
+
+
+class WindowParams(_Section):
+    """The phase-space window of one cluster."""
+
+    half_width_mpc_h: float = _f(4.0, "half width in x and y, proper Mpc/h (paper: 1.6, 4, 6)", gt=0)
+    v_max_km_s: float = _f(2200.0, "largest |v_los|, km/s (paper: 2200)", gt=0)
+    distance_max_mpc_h: float = _f(250.0, "largest comoving distance, Mpc/h (paper: 250)", gt=0)
+    n_galaxies_min: int = _f(4, "fewest galaxies that have a density", ge=4)
+
+
+class NetworkSourceParams(_Section):
+    """The network route of ingest."""
+
+    vizier_url: str = _f(
+        "https://vizier.cds.unistra.fr/viz-bin/asu-tsv", "VizieR query service (TSV)"
+    )
+    skyserver_url: str = _f(
+        "https://skyserver.sdss.org/dr17/SkyServerWS/SearchTools/SqlSearch",
+        "SDSS SkyServer SQL service",
+    )
+    footprint_url: str = _f(
+        "https://data.sdss.org/sas/dr8/sdss/tiling/final/tmp_window_unif.ply",
+        "mangle polygons of the Legacy tiling window",
+    )
+    row_limit: int = _f(500_000, "rows that SkyServer returns at most", ge=1)
+    ra_chunk_deg: float = _f(5.0, "width of one SkyServer query in right ascension, deg", gt=0)
+    attempts: int = _f(6, "tries per request", ge=1)
+    backoff_s: float = _f(2.0, "first wait between tries, seconds; doubles each time", ge=0)
+    timeout_s: float = _f(120.0, "time limit of one request, seconds", gt=0)
+
+
+class EmbeddedSurveyParams(_Section):
+    """The embedded survey: a light cone of the simulator on a footprint."""
+
+    ra_min_deg: float = _f(330.0, "western edge, deg", ge=0, lt=360)
+    ra_max_deg: float = _f(60.0, "eastern edge, deg; smaller than the western one across RA 0",
+                           ge=0, lt=360)  # fmt: skip
+    dec_min_deg: float = _f(-5.0, "southern edge, deg", ge=-90, le=90)
+    dec_max_deg: float = _f(40.0, "northern edge, deg", ge=-90, le=90)
+    log10_m200c_min: float = _f(13.9, "least massive halo that the finder reports, log10 Msun/h")
+    galweight_scatter_dex: float = _f(0.2, "scatter of the catalogue's masses, dex", ge=0)
+
+
+class IngestParams(_Section):
+    """Ingest: three routes to the same two tables."""
+
+    z_max: float = _f(0.15, "largest redshift that is asked for", gt=0)
+    network: NetworkSourceParams = NetworkSourceParams()
+    embedded: EmbeddedSurveyParams = EmbeddedSurveyParams()
+
+
+class SelectParams(_Section):
+    """Select: clusters whose window the survey covers."""
+
+    footprint_fraction_min: float = _f(
+        0.95, "least part of the window's disc inside the footprint", ge=0, le=1
+    )
+    footprint_points: int = _f(2000, "points on the disc that measure that part", ge=100)
+    drop_stripe82: bool = _f(True, "leave out the deeper Stripe 82 programme")
+
+
+class HaloParams(_Section):
+    """Which haloes are observed."""
+
+    log10_m200c_min: float = _f(13.5, "lowest mass, log10 Msun/h (paper: 13.7)")
+    log10_m200c_max: float = _f(15.1, "highest mass of the flat part, log10 Msun/h (paper: 14.9)")
+    n_windows: int = _f(9500, "mock windows to make (paper: 43000)", ge=50)
+    sight_lines_max: int = _f(25, "most sight lines per halo (paper: 25)", ge=1)
+    log10_m200c_many_sight_lines: float = _f(
+        14.3, "haloes above have many sight lines, log10 Msun/h (paper: 14.3)"
+    )
+    distance_min_mpc_h: float = _f(30.0, "smallest comoving distance, Mpc/h", gt=0)
+
+
+class GalaxyParams(_Section):
+    """Galaxies in haloes by a conditional luminosity function."""
+
+    flux_limit_mag: float = _f(17.77, "limit in apparent r (paper: 18.0 for SAG; SDSS: 17.77)")
+    completeness: float = _f(0.92, "random part of galaxies with a redshift", gt=0, le=1)
+    magnitude_max: float = _f(-15.0, "faintest absolute r, M - 5 log10 h")
+    schechter_phi: float = _f(0.0149, "field, h^3 Mpc^-3 (Blanton+2003)", gt=0)
+    schechter_m_star: float = _f(-20.44, "field, M*_r - 5 log10 h at z = 0.1 (Blanton+2003)")
+    schechter_alpha: float = _f(-1.05, "field, faint slope (Blanton+2003)", gt=-2)
+    k_slope: float = _f(0.9, "K-correction: slope in (z - 0.1), mag")
+    k_constant: float = _f(-0.1, "K-correction at z = 0.1, mag")
+    evolution: float = _f(1.62, "brightening with redshift, mag per unit z (Blanton+2003)")
+    central_log10_l0: float = _f(9.935, "central luminosity, log10 Lsun/h^2 (Yang+2008)")
+    central_log10_m1: float = _f(11.07, "central luminosity: knee, log10 Msun/h (Yang+2008)")
+    central_slope_low: float = _f(3.27, "central luminosity: slope below the knee (Yang+2008)")
+    central_slope_high: float = _f(0.255, "central luminosity: slope above the knee (Yang+2008)")
+    central_scatter_dex: float = _f(0.143, "scatter of log10 L of centrals (Cacciato+2009)", ge=0)
+    satellite_log10_norm: float = _f(-0.766, "satellites: log10 phi* at 10^12 (Cacciato+2009)")
+    satellite_norm_slope: float = _f(1.008, "satellites: slope of log10 phi* (Cacciato+2009)")
+    satellite_norm_curvature: float = _f(-0.094, "satellites: curvature (Cacciato+2009)")
+    satellite_alpha: float = _f(-1.1, "satellites: faint slope (Yang+2008, massive haloes)", gt=-2)
+    satellite_l_ratio: float = _f(0.562, "satellites: L* over the central's (Yang+2008)", gt=0)
+    satellite_amplitude: float = _f(1.3, "factor on the number of satellites, calibrated", ge=0)
+    richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
+
+
+class MemberParams(_Section):
+    """Members: positions and velocities inside the halo."""
+
+    concentration_14: float = _f(6.0, "dark-matter concentration at 10^14 Msun/h (Duffy+2008-like)")
+    concentration_slope: float = _f(-0.09, "its slope with log mass")
+    concentration_scatter_dex: float = _f(0.13, "its scatter, dex (Bullock+2001)", ge=0)
+    concentration_ratio: Range = _f((0.6, 1.2), "galaxies over dark matter, drawn per halo")
+    extent_r200: float = _f(1.4, "outer edge of members, R200c", ge=1)
+    outflow_fraction: float = _f(0.3, "part of the galaxies beyond R200c on their way out", ge=0, le=1)
+    axis_ratio_mean: tuple[float, float] = _f((0.80, 0.65), "mean b/a and c/a (Jing & Suto 2002)")
+    axis_ratio_scatter: float = _f(0.08, "scatter of the axis ratios", ge=0)
+    anisotropy: bool = _f(True, "Mamon-Lokas anisotropy with r_a = r_-2; otherwise isotropic")
+    velocity_bias: float = _f(1.03, "galaxies over dark matter in velocity dispersion", gt=0)
+    velocity_scatter: float = _f(0.05, "scatter of ln sigma at fixed mass", ge=0)
+    substructure_fraction: Range = _f((0.1, 0.6), "members in subgroups, drawn per halo")
+    substructure_size: float = _f(8.0, "mean number of galaxies in a subgroup", gt=1)
+    substructure_radius_r200: float = _f(0.15, "rms radius of a subgroup, R200c", gt=0)
+    substructure_dispersion_v200: float = _f(0.2, "velocity dispersion in a subgroup, V200c", gt=0)
+
+
+class EnvironmentParams(_Section):
+    """What surrounds the halo: neighbours, infall, field."""
+
+    radius_mpc_h: float = _f(40.0, "radius of the simulated surroundings, comoving Mpc/h", gt=10)
+    log10_m200c_min: float = _f(11.5, "least massive neighbour, log10 Msun/h")
+    correlation_length_mpc_h: float = _f(5.0, "matter correlation length, comoving Mpc/h", gt=0)
+    correlation_slope: float = _f(1.8, "slope of the correlation function", gt=0, lt=3)
+    correlation_max_mpc_h: float = _f(25.0, "end of the correlation, comoving Mpc/h", gt=0)
+    neighbour_bias: Range = _f((0.6, 1.4), "amplitude of neighbour clustering, drawn per halo")
+    exclusion_r200: float = _f(0.3, "exclusion: R200c of the halo + this x R200c of the neighbour")
+    infall_amplitude: Range = _f((0.7, 1.3), "amplitude of infall and dispersion, drawn per halo")
+    infall_v200: float = _f(0.8, "mean infall at R200c, V200c")
+    infall_slope: float = _f(-0.42, "slope of the mean infall with radius")
+    infall_scale_r200: float = _f(18.0, "exponential end of the infall, R200c", gt=0)
+    dispersion_km_s: float = _f(240.0, "1D dispersion of bulk motions far away, km/s", ge=0)
+    dispersion_v200: float = _f(0.25, "1D dispersion near the halo at R200c, V200c", ge=0)
+    field_density: Range = _f((0.7, 1.3), "amplitude of the uniform field, drawn per halo")
+    field_bias: float = _f(0.8, "bias of field galaxies outside resolved haloes", ge=0)
+
+
+class ObserverParams(_Section):
+    """What the observer does to the truth."""
+
+    offcentre_mpc_h: Range = _f((0.0, 0.15), "offset of the adopted centre per axis, drawn per halo")
+    centre_velocity_v200: float = _f(0.15, "error of the centre's velocity, V200c", ge=0)
+    redshift_error_km_s: float = _f(30.0, "error of a galaxy's redshift, km/s", ge=0)
+
+
+class MockParams(_Section):
+    """The embedded simulator and its observer (SPEC section 3)."""
+
+    haloes: HaloParams = HaloParams()
+    galaxies: GalaxyParams = GalaxyParams()
+    members: MemberParams = MemberParams()
+    environment: EnvironmentParams = EnvironmentParams()
+    observer: ObserverParams = ObserverParams()
+    haloes_per_shard: int = _f(250, "haloes in one shard file", ge=1)
+
+
+class SplitParams(_Section):
+    """Sets of mock clusters, split by halo."""
+
+    train: int = _f(5500, "windows for training and validation (paper: 17000)", ge=20)
+    validation_fraction: float = _f(0.1, "part of train for validation (paper: 0.1)", gt=0, lt=1)
+    test: int = _f(3000, "windows for the density estimator (paper: 20000)", ge=10)
+    evaluation: int = _f(1000, "windows that judge (paper: 5000)", ge=10)
+
+
+class VoxelParams(_Section):
+    """Kernel density on a grid (SPEC section 4)."""
+
+    kappa: float = _f(0.175, "bandwidth factor, H = kappa^2 Sigma (paper: 0.15, 0.175, 0.20)", gt=0)
+    n: int = _f(50, "voxels per axis (paper: 50)", ge=8)
+    scale: float = _f(1000.0, "factor at the network's door", gt=0)
+    clusters_per_shard: int = _f(500, "clusters in one shard file", ge=1)
+
+
+class TrainParams(_Section):
+    """Training of CNN_3D (SPEC section 5)."""
+
+    learning_rate: float = _f(5e-4, "Adam's first rate (paper: 1e-4, code: 5e-5)", gt=0)
+    learning_rate_final: float = _f(2e-5, "rate at the last epoch, cosine decay", ge=0)
+    beta_1: float = _f(0.9, "Adam (paper: 0.9)", ge=0, lt=1)
+    beta_2: float = _f(0.999, "Adam (paper: 0.999)", ge=0, lt=1)
+    batch_size: int = _f(50, "clusters per step (paper: 100)", ge=1)
+    epochs: int = _f(15, "most epochs (paper: about 50)", ge=1)
+    patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
+    augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
+
+
+class PosteriorParams(_Section):
+    """Density estimate of (prediction, truth)."""
+
+    bandwidth: float = _f(0.20, "factor of the bivariate Gaussian KDE (paper: 0.20)", gt=0)
+    n_bins: int = _f(128, "bins of log mass", ge=16)
+
+
+class EvaluateParams(_Section):
+    """Evaluation on mocks."""
+
+    mass_bin_dex: float = _f(0.3, "width of mass bins, dex", gt=0)
+    coverage_levels: int = _f(39, "levels of the coverage curve", ge=3)
+    clip_sigma: float = _f(2.7, "interloper clip of the sigma-M estimate (Mamon+2010: 2.7)", gt=0)
+
+
+class InferParams(_Section):
+    """Masses of a survey's clusters."""
+
+    area_deg2: float | None = _f(
+        None, "area for the mass function, deg^2; none: of the footprint (paper: 6670)"
+    )
+    completeness_log10_m200c: float = _f(14.0, "complete above, log10 Msun/h (paper: 14.0)")
+
+
+class PublishParams(_Section):
+    """The release."""
+
+    title: str = _f("cmass galaxy cluster masses", "title on the report")
+    keep: int = _f(5, "releases kept beside the latest", ge=1)
+
+
+class Params(_Section):
+    """All parameters of a run."""
+
+    profile: str = _f("standard", "name of the profile in force: smoke, standard or paper")
+    survey: Survey = _f("embedded", "survey that gets masses")
+    mirror: str | None = _f(None, "folder that stands in for the network in ingest (sdss)")
+    seed: int = _f(20200907, "seed of the run", ge=0)
+    workers: int = _f(2, "processes for mock and voxelize", ge=1)
+    cosmology: CosmologyParams = CosmologyParams()
+    window: WindowParams = WindowParams()
+    ingest: IngestParams = IngestParams()
+    select: SelectParams = SelectParams()
+    mock: MockParams = MockParams()
+    split: SplitParams = SplitParams()
+    voxels: VoxelParams = VoxelParams()
+    train: TrainParams = TrainParams()
+    posterior: PosteriorParams = PosteriorParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    infer: InferParams = InferParams()
+    publish: PublishParams = PublishParams()
+
+    @model_validator(mode="after")
+    def _sets_fit(self) -> Params:
+        asked = self.split.train + self.split.test + self.split.evaluation
+        if asked > self.mock.haloes.n_windows:
+            raise ValueError(
+                f"split asks for {asked} windows, mock.haloes.n_windows makes "
+                f"{self.mock.haloes.n_windows}"
+            )
+        return self
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _default_file() -> Path:
+    """``params.yaml`` here, else in the installed package, else in the clone around it."""
+    here = Path(__file__).parent
+    for path in (Path("params.yaml"), here / "params.yaml"):
+        if path.exists():
+            return path
+    return here.parent / "params.yaml"
+
+
+def _known_names(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        annotation = getattr(field, "annotation", None)
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError, source: str) -> ParameterError:
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(item["loc"][-1]), _known_names(item["loc"][:-1]), 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            lines.append(f"{name}: no such parameter{hint}")
+        else:
+            lines.append(f"{name}: {item['msg']} (value {item['input']!r})")
+    return ParameterError(f"{source}: " + "\n  ".join(lines))
+
+
+def load_params(
+    path: str | Path | None = None, profile: str | None = None, **overrides: Any
+) -> Params:
+    """Read the parameters of a run.
+
+    Parameters
+    ----------
+    path : path, optional
+        A ``params.yaml``; by default the one in the current folder, and the one that
+        comes with the package where there is none.
+    profile : str, optional
+        ``smoke``, ``standard`` or ``paper``; by default the file's ``profile``.
+    **overrides
+        Top-level values (``survey``, ``mirror``, ``seed``, …) that win over the
+        file; ``None`` means not given.
+
+    Returns
+    -------
+    Params
+
+    Raises
+    ------
+    ParameterError
+        The file is not YAML, or a name or value is not allowed; the message
+        names the dotted key and the closest name.
+    """
+    source = Path(path) if path is not None else _default_file()
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ParameterError(f"{source}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{source}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ParameterError(f"{source}: expected names and values at the top level")
+    profiles = values.pop("profiles", None) or {}
+    chosen = profile or values.get("profile", "standard")
+    if chosen not in PROFILES:
+        raise ParameterError(f"{source}: no profile {chosen!r}; choose from {', '.join(PROFILES)}")
+    values = _merge(values, profiles.get(chosen) or {})
+    values["profile"] = chosen
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(source)) from error

@@ -1,0 +1,30 @@
+"""Random numbers that depend on what they are drawn for, not on the order of work."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+
+def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
+    """Return the generator of one thing (a halo, a shard, a sight line).
+
+    Parameters
+    ----------
+    run_seed : int
+        The seed of the whole run, not negative.
+    purpose : str
+        What is drawn, for instance ``"halo-field"``; streams of different
+        purposes are independent.
+    *ids : int
+        Identity of the thing drawn for, not negative.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Philox generator: the same arguments give the same bits on any machine,
+        in any order, in any number of workers.
+    """
+    key = (int(run_seed), zlib.crc32(purpose.encode()), *(int(i) for i in ids))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -1,0 +1,118 @@
+"""Work in shards: made by any executor, in any order, resumed after a break.
+
+Shards of one product are written into ``<folder>.partial`` and the folder is put in
+place when all are there, so a reader sees either the old product or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from cmass.progress import track
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One piece of work.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the product.
+    outputs : tuple of str
+        Files it writes, relative to the product's folder; each in one piece.
+    arguments : tuple
+        What the function needs beside the folder; must pickle.
+    """
+
+    number: int
+    outputs: tuple[str, ...]
+    arguments: tuple[Any, ...]
+
+
+def digest_of(*values: Any) -> str:
+    """SHA-256 of values that JSON can hold (parameters, checksums)."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@contextmanager
+def local_executor(workers: int) -> Iterator[Executor]:
+    """Processes on this machine; leftover work is cancelled when the block ends early."""
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+@contextmanager
+def staged_folder(folder: Path, digest: str) -> Iterator[Path]:
+    """Give ``<folder>.partial`` and move it to `folder` when the block ends well.
+
+    What an earlier, broken run left there is kept if it was for the same `digest`
+    and removed otherwise.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    mark = partial / "digest"
+    if partial.exists() and not (mark.exists() and mark.read_text() == digest):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest)
+    yield partial
+    mark.unlink()
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def run_shards(
+    function: Callable[..., None],
+    shards: Sequence[Shard],
+    folder: Path,
+    *,
+    digest: str,
+    workers: int,
+    description: str,
+) -> None:
+    """Make all shards of a product and put its folder in place.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(folder, shard)``, importable; writes the shard's outputs below
+        `folder`, each in one piece.
+    shards : sequence of Shard
+    folder : Path
+        The product's final folder.
+    digest : str
+        Identity of the work (parameters and inputs): shards of a broken run are kept
+        only if it was the same.
+    workers : int
+        Processes; 1 works in this process.
+    description : str
+        Label of the progress bar.
+    """
+    with staged_folder(folder, digest) as partial:
+        for shard in shards:
+            for name in shard.outputs:
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        left = [s for s in shards if not all((partial / name).exists() for name in s.outputs)]
+        if workers == 1 or len(left) <= 1:
+            for shard in track(left, description):
+                function(partial, shard)
+            return
+        with local_executor(workers) as executor:
+            futures = [executor.submit(function, partial, shard) for shard in left]
+            for future in track(as_completed(futures), description, total=len(futures)):
+                future.result()
