@@ -254,6 +254,42 @@ _COLUMNS = [
     _c("error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
     _c("paper_value", "float64", "", "stat.value", "The paper's number, if any", nullable=True),
     _c("unit", "string", "", "meta.unit", "Unit of the number"),
+    # --- data behind figures
+    _c(
+        "level", "float64", "", "stat.confidenceLevel",
+        "Posterior probability inside the central interval", 0, 1,
+    ),
+    _c(
+        "coverage", "float64", "", "stat.fraction",
+        "Part of the clusters whose true mass lies inside that interval", 0, 1,
+    ),
+    _c(
+        "coverage_low", "float64", "", "stat.fraction;stat.min",
+        "Lower end (2.5 %) of what a perfect posterior gives with this number of clusters", 0, 1,
+    ),
+    _c(
+        "coverage_high", "float64", "", "stat.fraction;stat.max",
+        "Upper end (97.5 %) of what a perfect posterior gives with this number of clusters", 0, 1,
+    ),
+    _c("n", "int32", "", "meta.number", "Number of clusters", 0),
+    _c("mean", "float64", "dex", "stat.mean", "Mean of log10(M_true/M_pred)", nullable=True),
+    _c(
+        "scatter", "float64", "dex", "stat.stdev", "Standard deviation of log10(M_true/M_pred)", 0,
+        nullable=True,
+    ),
+    _c(
+        "density", "float64", "1/dex2", "stat.probability",
+        "Joint probability density of the point estimate and the true mass", 0,
+    ),
+    _c("estimator", "string", "", "meta.id", "What made the number: cnn3d, galweight, tinker08 ..."),
+    _c(
+        "density_h3_mpc3_dex", "float64", "h3/Mpc3/dex", "phys.density",
+        "Comoving number density per dex of mass", 0,
+    ),
+    _c("density_low", "float64", "h3/Mpc3/dex", "phys.density;stat.min",
+       "Lower 1-sigma Poisson limit of the number density", 0, nullable=True),
+    _c("density_high", "float64", "h3/Mpc3/dex", "phys.density;stat.max",
+       "Upper 1-sigma Poisson limit of the number density", 0, nullable=True),
     # --- training
     _c("epoch", "int32", "", "meta.number", "Epoch, from 1", 1),
     _c("loss", "float64", "", "stat.value", "Training loss: mean squared error, dex squared", 0),
@@ -272,6 +308,15 @@ for _prior, _words in (("", "flat prior"), ("hmf_", "mass-function prior")):
                 f"{_percent} % quantile of the posterior, {_words}", 5, 20, nullable=True,
             )
         )
+for _q, _percent in (
+    ("p2_5", "2.275"), ("p16", "15.866"), ("p50", "50"), ("p84", "84.134"), ("p97_5", "97.725")
+):  # fmt: skip
+    _COLUMNS.append(
+        _c(
+            _q, "float64", "dex", "stat.value", f"{_percent} % quantile of log10(M_true/M_pred)",
+            nullable=True,
+        )
+    )
 #: Overdensities of GalWCat19, by the suffix in column names.
 GALWEIGHT_OVERDENSITIES = ("500", "200", "100", "5p5")
 for _d in GALWEIGHT_OVERDENSITIES:
@@ -388,6 +433,23 @@ _TABLES = [
         "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
         "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
         "sigma_plus log10_m200c_dispersion flag posterior", "cluster_id",
+    ),
+    _table(
+        "coverage", "One level of the coverage curve of the posteriors on mocks",
+        "level coverage coverage_low coverage_high", "level",
+    ),
+    _table(
+        "residuals", "Residuals log10(M_true/M_pred) of the mocks in one bin of true mass",
+        "log10_m200c_low log10_m200c_centre log10_m200c_high n mean scatter p2_5 p16 p50 p84 p97_5",
+        "log10_m200c_low",
+    ),
+    _table(
+        "joint", "Joint density of point estimate and true mass at one point of a grid",
+        "log10_m200c log10_m200c_true density",
+    ),
+    _table(
+        "mass_function", "Number density of clusters at one mass, by one estimator",
+        "log10_m200c estimator density_h3_mpc3_dex density_low density_high",
     ),
     _table("provenance", "One statement on where a product comes from", "item property text"),
 ]
