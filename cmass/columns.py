@@ -480,7 +480,10 @@ FLAGS: dict[str, Flag] = {
         Flag(1, "degenerate", "galaxies all in one plane, line or point: no mass"),
         Flag(2, "below_calibrated_range", "point estimate below every calibrated mock: no posterior"),
         Flag(3, "above_calibrated_range", "point estimate above every calibrated mock: no posterior"),
-        Flag(4, "posterior_at_edge", "over 16 % of the posterior lies in an edge bin of the prior"),
+        Flag(
+            4, "posterior_at_edge",
+            "over 16 % of the posterior lies within one kernel width of an edge of the prior",
+        ),
         Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
         Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
         Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),

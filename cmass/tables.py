@@ -184,6 +184,38 @@ def to_numpy(table: pa.Table, *columns: str) -> tuple[np.ndarray, ...]:
     return tuple(table[c].to_numpy(zero_copy_only=False) for c in columns)
 
 
+def points_by_cluster(
+    galaxies: pa.Table, cluster_ids: pa.ChunkedArray | pa.Array | list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Phase-space points of each cluster, one cluster after the other.
+
+    Parameters
+    ----------
+    galaxies : pyarrow.Table
+        Columns cluster_id, x_proj, y_proj, v_los, in any order of rows; galaxies of
+        clusters that are not asked for are left out.
+    cluster_ids : array of text, length n
+        Clusters asked for, each once.
+
+    Returns
+    -------
+    points : ndarray, shape (n_points, 3)
+        x, y (Mpc/h) and v (km/s); within a cluster in the order of the table.
+    offsets : ndarray of int64, shape (n + 1,)
+        Points of cluster i are ``points[offsets[i]:offsets[i + 1]]``.
+    """
+    wanted = pa.array(cluster_ids, pa.string()) if isinstance(cluster_ids, list) else cluster_ids
+    if isinstance(wanted, pa.ChunkedArray):
+        wanted = wanted.combine_chunks()
+    place = pc.index_in(galaxies["cluster_id"], value_set=wanted)
+    number = pc.fill_null(place, -1).to_numpy()
+    order = np.argsort(number, kind="stable")
+    order = order[np.searchsorted(number[order], 0) :]
+    points = np.column_stack([c[order] for c in to_numpy(galaxies, "x_proj", "y_proj", "v_los")])
+    counts = np.bincount(number[order], minlength=len(wanted))
+    return points.astype(float, copy=False), np.concatenate([[0], np.cumsum(counts)])
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files under a folder."""
     digest = hashlib.sha256()
