@@ -81,6 +81,11 @@ class Workspace:
         return self.home / self.survey / "masses"
 
     @property
+    def receipt(self) -> Path:
+        """publish: which release this survey's products became, with checksums."""
+        return self.home / self.survey / "release.json"
+
+    @property
     def releases(self) -> Path:
         """publish: one folder a version and the link ``latest``."""
         return self.root / "release"

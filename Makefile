@@ -1,0 +1,62 @@
+# Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint format repro bench clean
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.setup-done
+UV     := 0.13.9
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP)  ## make .venv with the cmass command
+
+# The second line is for Debian without python3-venv: there pip itself fills the environment.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "cmass needs Python 3.11 or newer; say which with PYTHON=…" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --without-pip --clear $(VENV) \
+	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } \
+	  || { rm -rf $(VENV); echo "neither venv nor pip works: apt-get install python3-venv" >&2; exit 1; }
+
+# uv installs in a quarter of pip's time; where it cannot be had, pip does the same.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "setting up $(VENV) (some minutes the first time)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)" \
+	  && UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy $(BIN)/uv pip install --quiet \
+	     --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	     --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: setup  ## the main job: embedded survey to a released catalogue
+	$(BIN)/cmass run $(ARGS)
+
+test: setup  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow and not network" -n 2 --dist loadgroup $(ARGS)
+
+test-slow: setup  ## the slow tests: whole pipelines, real servers
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+repro: setup  ## dvc repro: make every product again where params.yaml changed
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro $(ARGS)
+
+bench: setup  ## the benchmarks
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove .venv, caches and build leftovers; data/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

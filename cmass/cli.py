@@ -1,0 +1,375 @@
+"""The command line: one command per step, and the doors to what they make.
+
+Nothing heavy is imported at the top, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cmass import __version__
+from cmass.errors import CmassError, InputError, ParameterError
+from cmass.pipeline import STEPS, Step
+
+if TYPE_CHECKING:
+    from cmass.params import Params
+    from cmass.workspace import Workspace
+
+# Before TensorFlow, MLflow or Prefect is imported: quiet, and no telemetry.
+for _name, _value in {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+INTERRUPTED = 130
+UNEXPECTED = 1
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 unexpected error; 2 unusable input or command line; 3 parameters; "
+    "4 remote source; 5 data folder (missing step, in use, disk full); 130 interrupted."
+)
+
+app = typer.Typer(
+    name="cmass",
+    help="Galaxy cluster masses with calibrated posteriors, from redshifts and positions.",
+    epilog=(
+        "Example: [bold]cmass run[/bold] makes a released catalogue from the embedded survey.\n\n"
+        + EXIT_CODES
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# ------------------------------------------------------------------------------ shared options
+
+Profile = Annotated[
+    Literal["smoke", "standard", "paper"] | None,
+    typer.Option(help="Size of the run; by default the one in params.yaml (standard)."),
+]
+Survey = Annotated[
+    Literal["embedded", "sdss"] | None,
+    typer.Option(help="Survey that gets masses; by default the one in params.yaml (embedded)."),
+]
+Mirror = Annotated[
+    Path | None,
+    typer.Option(help="Folder that stands in for the network; implies --survey sdss."),
+]
+ParamsFile = Annotated[
+    Path | None,
+    typer.Option("--params", help="Parameter file; by default ./params.yaml, else the built-in."),
+]
+Data = Annotated[
+    Path, typer.Option(envvar="CMASS_DATA", help="Data folder that holds every product.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run even what is up to date.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+DATA = Path("data")
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors of `command` into a message and an exit code; ``--debug`` adds the traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        debug = bool(kwargs.get("debug"))
+        _set_up_logging(debug)
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            command(*args, **kwargs)
+        except CmassError as error:
+            raise _leave(str(error), error.exit_code, debug) from error
+        except KeyboardInterrupt as error:
+            raise _leave("interrupted", INTERRUPTED, debug) from error
+        except BrokenPipeError as error:  # `cmass sql … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from error
+        except Exception as error:
+            words = f"unexpected {type(error).__name__}: {error}"
+            if not debug:
+                words += "\nThis is a fault of cmass; --debug shows where."
+            raise _leave(words, UNEXPECTED, debug) from error
+
+    return run
+
+
+def _leave(message: str, code: int, debug: bool) -> typer.Exit:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if debug:
+        console.print_exception()
+    console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    # A polite kill leaves like Ctrl-C: locks are released, half-written files removed.
+    raise KeyboardInterrupt
+
+
+def _set_up_logging(debug: bool) -> None:
+    import logging
+
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    terminal = sys.stderr.isatty()
+    console = Console(stderr=True, width=None if terminal else 160)
+    handler = RichHandler(
+        console=console, show_path=debug, rich_tracebacks=debug, log_time_format="%H:%M:%S"
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[handler], force=True
+    )
+    logging.getLogger("cmass").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _resolve(
+    profile: str | None, survey: str | None, mirror: Path | None, params: Path | None, data: Path
+) -> tuple[Workspace, Params]:
+    """Parameters of the run and the folder it works in."""
+    from cmass.params import load_params
+    from cmass.workspace import Workspace
+
+    if mirror is not None and survey == "embedded":
+        raise ParameterError("--mirror serves --survey sdss; the embedded survey reads no mirror")
+    if mirror is not None and not mirror.is_dir():
+        raise InputError("the mirror is not a folder", file=mirror)
+    values = load_params(
+        params,
+        profile,
+        survey=survey or ("sdss" if mirror else None),
+        mirror=None if mirror is None else str(mirror),
+    )
+    return Workspace(data, values.profile, values.survey), values
+
+
+# --------------------------------------------------------------------------------------- steps
+
+
+def _step_command(one: Step) -> Callable[..., None]:
+    def command(
+        profile: Profile = None,
+        survey: Survey = None,
+        mirror: Mirror = None,
+        params: ParamsFile = None,
+        data: Data = DATA,
+        force: Force = False,
+        debug: Debug = False,
+    ) -> None:
+        from cmass.pipeline import run_step
+
+        workspace, values = _resolve(profile, survey, mirror, params, data)
+        run_step(one.name, workspace, values, force=force)
+
+    return command
+
+
+_EXAMPLES = {"ingest": "cmass ingest --survey sdss --mirror ../shared/data"}
+
+
+@app.command(
+    epilog=(
+        "Examples: [bold]cmass run --profile smoke[/bold] (minutes, not for science); "
+        "[bold]cmass run --survey sdss --mirror DIR[/bold] (masses of the real SDSS clusters).\n\n"
+        "What is up to date is not made again; an interrupted run goes on where it stopped.\n\n"
+        + EXIT_CODES
+    )
+)
+@_guarded
+def run(
+    profile: Profile = None,
+    survey: Survey = None,
+    mirror: Mirror = None,
+    params: ParamsFile = None,
+    data: Data = DATA,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Run every step, to a released catalogue and its report."""
+    from cmass.pipeline import run_all
+
+    workspace, values = _resolve(profile, survey, mirror, params, data)
+    run_all(workspace, values, force=force)
+    _show_summary(workspace)
+
+
+for _step in STEPS:
+    _example = _EXAMPLES.get(_step.name, f"cmass {_step.name} --profile smoke")
+    app.command(
+        _step.name, help=_step.summary, epilog=f"Example: [bold]{_example}[/bold]\n\n{EXIT_CODES}"
+    )(_guarded(_step_command(_step)))
+
+
+def _show_summary(workspace: Workspace) -> None:
+    """Print the headline numbers and where the release lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cmass.headline import headline_numbers
+
+    table = Table("number", "value", "error", "paper", title="Headline numbers")
+    for number in headline_numbers(workspace):
+        table.add_row(*number.cells())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    release = (workspace.releases / "latest").resolve()
+    console.print(f"Release: {release}\nReport:  {release / 'report.html'}", soft_wrap=True)
+
+
+# --------------------------------------------------------------------------------------- doors
+
+
+@app.command(
+    epilog=(
+        "Examples: [bold]cmass estimate clusters.csv galaxies.parquet --out masses.fits[/bold]; "
+        "[bold]cmass estimate c.fits g.vot --out m.ecsv --column ra=RAJ2000 "
+        "--column dec=DEJ2000[/bold]\n\n" + EXIT_CODES
+    )
+)
+@_guarded
+def estimate(
+    clusters: Annotated[
+        Path, typer.Argument(help="Clusters: cluster_id, ra, dec (deg, J2000), z.")
+    ],
+    galaxies: Annotated[Path, typer.Argument(help="Galaxies: ra, dec (deg, J2000), z.")],
+    out: Annotated[
+        Path, typer.Option(help="Where to write: .parquet, .csv, .ecsv, .fits or .vot.")
+    ],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help="Which column of your files holds NAME, as in ra=RAJ2000; once per name.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Estimate masses of your own clusters with the model that ships with cmass."""
+    names = _column_map(column or [])
+    from cmass.estimation import estimate_files
+
+    estimate_files(clusters, galaxies, out, columns=names)
+
+
+def _column_map(options: list[str]) -> dict[str, str]:
+    """Parse ``--column ra=RAJ2000`` into ``{"ra": "RAJ2000"}``."""
+    names: dict[str, str] = {}
+    for option in options:
+        name, equals, theirs = option.partition("=")
+        if not (name and equals and theirs):
+            raise ParameterError(f"--column {option}: write it as NAME=COLUMN, as in ra=RAJ2000")
+        if name in names:
+            raise ParameterError(f"--column {name} is given twice")
+        names[name] = theirs
+    return names
+
+
+@app.command(
+    epilog=(
+        'Examples: [bold]cmass sql "SELECT count(*) FROM masses"[/bold]; '
+        '[bold]cmass sql --format csv "SELECT * FROM cone(195.0, 28.0, 2.0)" > coma.csv[/bold]\n\n'
+        "The connection only reads the release: no other file, no network, no extension.\n\n"
+        + EXIT_CODES
+    )
+)
+@_guarded
+def sql(
+    query: Annotated[str, typer.Argument(help="One SQL statement that reads.")],
+    format: Annotated[
+        Literal["table", "csv", "json"], typer.Option(help="How to print the rows.")
+    ] = "table",
+    release: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a release; by default the latest in the data folder."),
+    ] = None,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Ask the released catalogue in SQL."""
+    from cmass.publish import sql as door
+
+    answer = door.query(release or data / "release" / "latest", query)
+    if format != "table":
+        sys.stdout.write(door.render(answer, format))
+        sys.stdout.flush()
+        return
+    _print_rows(answer.column_names, answer.slice(0, _ROWS_SHOWN).to_pylist(), answer.num_rows)
+
+
+_ROWS_SHOWN = 200
+
+
+def _print_rows(names: list[str], rows: list[dict[str, Any]], total: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    # Off a terminal nothing must be cut to a width that nobody chose.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    table = Table(*(escape(n) for n in names))
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    console.print(table)
+    if total > len(rows):
+        typer.echo(f"{len(rows)} of {total} rows shown; --format csv gives all", err=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{', '.join(_cell(v) for v in value[:3])}, … {len(value)} values]"
+    return str(value)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"cmass {__version__}")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the ``cmass`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

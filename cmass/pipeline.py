@@ -1,0 +1,521 @@
+"""The steps in order, what each depends on, and how to know that one is up to date.
+
+This is the only list of steps: the command line, ``dvc.yaml`` and ``flows/`` use it.
+A step that ran leaves a stamp: digests of the parameters it reads, of its inputs and
+of its outputs. It runs again when one of them has changed, and not otherwise. Nothing
+heavy is imported before a step runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmass.errors import CmassError, WorkspaceError
+
+if TYPE_CHECKING:
+    from cmass.params import Params
+    from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+Paths = Callable[["Workspace"], tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline.
+
+    Attributes
+    ----------
+    name : str
+        Name of the command, of the DVC stage and of the Prefect task.
+    target : str
+        ``module:function``; called as ``function(workspace, params)``.
+    summary : str
+        One line for the command line.
+    sections : tuple of str
+        Dotted names of the parameters it reads, and no others.
+    inputs, outputs : callable
+        Files and folders it reads and writes, from the `Workspace`.
+    per_survey : bool
+        Its products belong to one survey; those of the other steps serve every survey.
+    sections_by_survey : dict
+        Parameters it reads for one survey only.
+    code : int
+        Raised when the step's results change for the same parameters and inputs.
+    """
+
+    name: str
+    target: str
+    summary: str
+    sections: tuple[str, ...]
+    inputs: Paths
+    outputs: Paths
+    per_survey: bool = False
+    sections_by_survey: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    code: int = 1
+
+    def sections_for(self, survey: str) -> tuple[str, ...]:
+        """Parameters that it reads for `survey`."""
+        return self.sections + dict(self.sections_by_survey).get(survey, ())
+
+    def run(self, workspace: Workspace, params: Params) -> None:
+        """Import the step's module and run it."""
+        module, _, function = self.target.partition(":")
+        getattr(importlib.import_module(module), function)(workspace, params)
+
+
+_WEIGHTS = "cnn3d.weights.h5"
+_MODEL_FILES = (_WEIGHTS, "history.parquet", "model.json", "registry.json")
+
+#: Every step, in order (SPEC section 2).
+STEPS: tuple[Step, ...] = (
+    Step(
+        "ingest",
+        "cmass.ingest:run",
+        "Read the cluster catalogue, the galaxies and the footprint of the survey.",
+        sections=("survey", "mirror", "ingest.z_max"),
+        sections_by_survey=(
+            ("sdss", ("ingest.network",)),
+            ("embedded", ("ingest.embedded", "seed", "cosmology", "window", "mock")),
+        ),
+        inputs=lambda w: (),
+        outputs=lambda w: (w.raw,),
+        per_survey=True,
+    ),
+    Step(
+        "select",
+        "cmass.select:run",
+        "Select nearby clusters inside the footprint and their phase-space windows.",
+        sections=("cosmology", "window", "select"),
+        inputs=lambda w: (w.raw,),
+        outputs=lambda w: (w.selected,),
+        per_survey=True,
+    ),
+    Step(
+        "mock",
+        "cmass.mock:run",
+        "Simulate haloes, their surroundings and galaxies, and observe them.",
+        sections=("seed", "cosmology", "window", "mock"),
+        inputs=lambda w: (),
+        outputs=lambda w: (w.mock,),
+    ),
+    Step(
+        "split",
+        "cmass.split:run",
+        "Divide the mock clusters by halo: train, validation, test, evaluation.",
+        sections=("seed", "split"),
+        inputs=lambda w: (w.mock,),
+        outputs=lambda w: (w.split,),
+    ),
+    Step(
+        "voxelize",
+        "cmass.voxels:run",
+        "Turn the mock clusters into density grids in phase space.",
+        sections=("window", "voxels"),
+        inputs=lambda w: (w.mock, w.split),
+        outputs=lambda w: (w.voxels,),
+    ),
+    Step(
+        "train",
+        "cmass.networks.training:run",
+        "Train CNN_3D on the density grids and register it.",
+        sections=("seed", "voxels", "train"),
+        inputs=lambda w: (w.voxels / "train", w.voxels / "validation"),
+        outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
+    ),
+    Step(
+        "posterior",
+        "cmass.posterior:run",
+        "Predict the test set and estimate the joint density of prediction and truth.",
+        sections=("cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma"),
+        inputs=lambda w: (w.voxels / "test", w.mock, w.model / _WEIGHTS),
+        outputs=lambda w: (w.posterior,),
+    ),
+    Step(
+        "evaluate",
+        "cmass.evaluate:run",
+        "Judge the masses on the evaluation set: residuals, coverage, scatter.",
+        sections=("seed", "cosmology", "window", "voxels", "posterior", "evaluate"),
+        inputs=lambda w: (w.voxels / "evaluation", w.mock, w.model / _WEIGHTS, w.posterior),
+        outputs=lambda w: (w.evaluation,),
+    ),
+    Step(
+        "infer",
+        "cmass.infer:run",
+        "Estimate the masses of the survey's clusters and compare them with GalWeight.",
+        sections=(
+            "seed", "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma", "infer",
+        ),
+        inputs=lambda w: (w.raw, w.selected, w.mock, w.model / _WEIGHTS, w.posterior),
+        outputs=lambda w: (w.masses,),
+        per_survey=True,
+    ),
+    Step(
+        "publish",
+        "cmass.publish:run",
+        "Write the release: catalogue, database, report, model card, checksums.",
+        sections=(
+            "profile", "survey", "seed", "cosmology", "window", "ingest", "select", "mock",
+            "split", "voxels", "train", "posterior", "evaluate", "infer", "publish",
+        ),
+        inputs=lambda w: (
+            w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,
+            w.evaluation, w.masses,
+        ),
+        outputs=lambda w: (w.receipt, w.releases / "latest"),
+        per_survey=True,
+    ),
+)  # fmt: skip
+
+
+def step(name: str) -> Step:
+    """Return the step called `name`."""
+    for candidate in STEPS:
+        if candidate.name == name:
+            return candidate
+    raise WorkspaceError(f"no step {name!r}; the steps are {', '.join(s.name for s in STEPS)}")
+
+
+# --------------------------------------------------------------------- one pipeline at a time
+
+
+@contextmanager
+def workspace_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold the data folder for one pipeline.
+
+    The kernel releases the lock when its holder dies, however it dies. What half-written
+    files a dead holder left are removed here, where nobody else can be writing.
+
+    Raises
+    ------
+    WorkspaceError
+        Another process holds it; the message names its process id.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(workspace.root / ".lock", timeout=0, is_singleton=False)
+        lock.acquire()
+    except Timeout:
+        raise WorkspaceError(
+            f"{workspace.root.resolve()} is in use by another pipeline{_holder(workspace.root)}; "
+            "wait for it to end, or give another folder with --data"
+        ) from None
+    except OSError as error:
+        raise WorkspaceError(f"cannot use {workspace.root} as data folder: {error}") from error
+    holder = workspace.root / ".lock.holder"
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "command": " ".join(sys.argv)}))
+        _sweep(workspace)
+        yield
+    except OSError as error:
+        if _is_disk_full(error):
+            from cmass.tables import disk_full
+
+            raise disk_full(holder) from error
+        raise
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(root: Path) -> str:
+    try:
+        holder = json.loads((root / ".lock.holder").read_text())
+        return f" (process {holder['pid']}: {holder['command']})"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _sweep(workspace: Workspace) -> None:
+    """Remove temporary files of writes that a kill cut short (see tables.atomic_path)."""
+    for folder in (workspace.home, workspace.releases):
+        for left in folder.rglob(".*.tmp"):
+            if left.is_file():
+                log.info("removing %s, left by a broken run", left)
+                left.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------ stamps
+
+
+class _Digests:
+    """SHA-256 of files, remembered by size, change time and modification time."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = workspace.root
+        self._file = workspace.home / ".stamps" / "files.json"
+        self._known = _read_json(self._file)
+        self._changed = False
+
+    def label(self, path: Path) -> str:
+        """Name of `path` in stamps: relative inside the data folder, absolute outside."""
+        try:
+            return path.relative_to(self._root).as_posix()
+        except ValueError:
+            return str(path.resolve())
+
+    def of(self, paths: Iterable[Path]) -> dict[str, str] | None:
+        """Digests of all files at and under `paths` by label, or None if one is missing."""
+        found: dict[str, str] = {}
+        for path in paths:
+            if not path.exists():
+                return None
+            files = [path] if path.is_file() else sorted(path.rglob("*"))
+            for file in files:
+                if file.is_file() and not file.name.startswith("."):
+                    found[self.label(file)] = self._one(file)
+        return found
+
+    def _one(self, file: Path) -> str:
+        from cmass.tables import file_digest
+
+        label, state = self.label(file), file.stat()
+        seen = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        known = self._known.get(label)
+        if known is None or known[:3] != seen:
+            known = self._known[label] = [*seen, file_digest(file)]
+            self._changed = True
+        return known[3]
+
+    def save(self) -> None:
+        """Keep what was learned for the next call."""
+        from cmass.tables import write_json
+
+        if self._changed:
+            inside = {k: v for k, v in self._known.items() if (self._root / k).exists()}
+            write_json(self._file, inside)
+            self._changed = False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    # A missing or damaged stamp only means that the step runs again.
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _stamp_file(one: Step, workspace: Workspace) -> Path:
+    folder = workspace.home / ".stamps"
+    return (folder / workspace.survey if one.per_survey else folder) / f"{one.name}.json"
+
+
+def parameter_values(one: Step, params: Params) -> dict[str, Any]:
+    """The values of the parameters that `one` reads, by dotted name."""
+    values: dict[str, Any] = {}
+    for section in one.sections_for(params.survey):
+        value: Any = params
+        for part in section.split("."):
+            value = getattr(value, part)
+        values[section] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    return values
+
+
+def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]:
+    mirrored = one.name == "ingest" and params.survey == "sdss" and params.mirror
+    return one.inputs(workspace) + ((Path(params.mirror),) if mirrored and params.mirror else ())
+
+
+def _why_stale(
+    one: Step, workspace: Workspace, params: Params, digests: _Digests
+) -> str | None:
+    """Why `one` must run, in words; None when it is up to date."""
+    stamp = _read_json(_stamp_file(one, workspace))
+    if not stamp:
+        return "not made yet"
+    if stamp.get("code") != one.code:
+        return "the step's code changed"
+    now, then = parameter_values(one, params), stamp.get("params", {})
+    changed = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+    if changed:
+        return f"parameters changed: {', '.join(changed)}"
+    inputs = digests.of(_inputs(one, workspace, params))
+    if inputs != stamp.get("inputs"):
+        return f"inputs changed: {_difference(inputs, stamp.get('inputs'))}"
+    outputs = digests.of(one.outputs(workspace))
+    if outputs != stamp.get("outputs"):
+        return f"outputs missing or changed: {_difference(outputs, stamp.get('outputs'))}"
+    return None
+
+
+def _difference(now: dict[str, str] | None, then: dict[str, str] | None) -> str:
+    now, then = now or {}, then or {}
+    names = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def why_stale(name: str, workspace: Workspace, params: Params) -> str | None:
+    """Why the step called `name` would run now, in words; None when it is up to date."""
+    return _why_stale(step(name), workspace, params, _Digests(workspace))
+
+
+def _check_inputs(one: Step, workspace: Workspace, params: Params) -> None:
+    """Raise where an input is missing; warn where an earlier step would give another one."""
+    needed = _inputs(one, workspace, params)
+    for earlier in STEPS[: STEPS.index(one)]:
+        made = earlier.outputs(workspace)
+        used = [p for p in needed if any(p == m or m in p.parents for m in made)]
+        for path in used:
+            if not path.exists():
+                raise WorkspaceError(
+                    f"{one.name} needs {path}, which is not there: run `cmass {earlier.name}` "
+                    "first, or `cmass run` for all steps"
+                )
+        stamp = _read_json(_stamp_file(earlier, workspace))
+        if used and stamp and stamp.get("params") != parameter_values(earlier, params):
+            log.warning(
+                "%s uses products of %s made with other parameters; `cmass run` makes them anew",
+                one.name, earlier.name,
+            )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- run
+
+
+def run_step(
+    name: str,
+    workspace: Workspace,
+    params: Params,
+    *,
+    force: bool = False,
+    lock: bool = True,
+) -> bool:
+    """Run one step unless it is up to date.
+
+    Parameters
+    ----------
+    name : str
+        Name of the step.
+    workspace : Workspace
+    params : Params
+        Its profile and survey are those of `workspace`.
+    force : bool
+        Run it even if it is up to date.
+    lock : bool
+        Take `workspace_lock`; a caller that holds it gives False.
+
+    Returns
+    -------
+    bool
+        True if it ran, False if there was nothing to do.
+
+    Raises
+    ------
+    WorkspaceError
+        An earlier step's product is missing, the data folder is in use, or the disk is full.
+    """
+    if lock:
+        with workspace_lock(workspace):
+            return run_step(name, workspace, params, force=force, lock=False)
+    one = step(name)
+    digests = _Digests(workspace)
+    try:
+        reason = "forced" if force else _why_stale(one, workspace, params, digests)
+        if reason is None:
+            log.info("%s: up to date", name)
+            return False
+        _check_inputs(one, workspace, params)
+        log.info("%s: %s", name, reason)
+        inputs = digests.of(_inputs(one, workspace, params))
+        start = time.monotonic()
+        _run_guarded(one, workspace, params)
+        outputs = digests.of(one.outputs(workspace))
+        if outputs is None:
+            lacking = [str(p) for p in one.outputs(workspace) if not p.exists()]
+            raise WorkspaceError(f"{name} ended without writing {', '.join(lacking)}")
+        _write_stamp(one, workspace, params, inputs or {}, outputs)
+        log.info("%s: done in %.0f s", name, time.monotonic() - start)
+        return True
+    finally:
+        with suppress(OSError, WorkspaceError):  # only speed is lost with it
+            digests.save()
+
+
+def _write_stamp(
+    one: Step, workspace: Workspace, params: Params, inputs: dict[str, str], outputs: dict[str, str]
+) -> None:
+    from cmass.tables import write_json
+
+    stamp = {
+        "step": one.name,
+        "code": one.code,
+        "params": parameter_values(one, params),
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+    write_json(_stamp_file(one, workspace), stamp)
+
+
+def _run_guarded(one: Step, workspace: Workspace, params: Params) -> None:
+    """Run `one`; name what a full disk, a dead worker or Ctrl-C did to it."""
+    try:
+        one.run(workspace, params)
+    except KeyboardInterrupt:
+        log.warning("%s: interrupted; the same command goes on where it stopped", one.name)
+        raise
+    except BrokenExecutor as error:
+        raise WorkspaceError(
+            f"{one.name}: a worker process died, most often for lack of memory. Run the same "
+            "command again, with fewer `workers` in params.yaml: it goes on where it stopped"
+        ) from error
+    except CmassError:
+        raise
+    except Exception as error:
+        if _is_disk_full(error):
+            from cmass.tables import disk_full
+
+            raise disk_full(workspace.home / one.name) from error
+        raise
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a full disk (DuckDB, SQLite and HDF5 say so in words)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(w in str(error) for w in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def run_all(
+    workspace: Workspace,
+    params: Params,
+    *,
+    force: bool = False,
+    lock: bool = True,
+) -> list[str]:
+    """Run every step that is not up to date, in order.
+
+    Returns
+    -------
+    list of str
+        Names of the steps that ran.
+    """
+    if lock:
+        with workspace_lock(workspace):
+            return run_all(workspace, params, force=force, lock=False)
+    ran = []
+    for number, one in enumerate(STEPS, start=1):
+        log.info("step %d of %d: %s", number, len(STEPS), one.name)
+        if run_step(one.name, workspace, params, force=force, lock=False):
+            ran.append(one.name)
+    return ran
