@@ -1,0 +1,240 @@
+"""The plain estimator: mass from the clipped velocity dispersion (sigma-M relation).
+
+Members are the galaxies inside an aperture whose velocity lies within 2.7 sigma of the
+median (Mamon+2010), to convergence; sigma is the gapper (Beers+1990). The aperture starts
+at 1 Mpc/h and then follows R200c of the sigma found, by the relation of dark matter
+(Evrard+2008). log10(E(z) M200c) = a + b log10(sigma / 500 km/s) is fitted on the training
+mocks, as the network is, so both know the same prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from cmass.cosmology import Cosmology, from_params
+from cmass.errors import InputError
+from cmass.params import Params
+from cmass.tables import points_by_cluster, read_table, to_numpy
+from cmass.workspace import Workspace
+
+Array = NDArray[np.float64]
+
+#: Radius of the first aperture, proper Mpc/h.
+START_RADIUS_MPC_H = 1.0
+#: Fewest galaxies from which a dispersion is taken.
+MEMBERS_MIN = 4
+_PIVOT_KM_S = 500.0
+_ROUNDS = 30
+
+
+@numba.njit(cache=True, nogil=True)
+def gapper_km_s(v):  # pragma: no cover - compiled
+    """Gapper scale of ascending values (Beers+1990): sqrt(pi)/(n(n-1)) sum i(n-i) gap_i."""
+    n = v.size
+    total = 0.0
+    for i in range(1, n):
+        total += i * (n - i) * (v[i] - v[i - 1])
+    return math.sqrt(math.pi) * total / (n * (n - 1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _clip(v, start, clip, members_min):  # pragma: no cover - compiled
+    """Dispersion of ascending `v` after clipping about the median until nothing changes."""
+    low, high = 0, v.size
+    sigma = start
+    for _ in range(_ROUNDS):
+        inside = v[low:high]
+        if inside.size < members_min:
+            return np.nan
+        centre = np.median(inside)
+        if not sigma > 0:
+            # Start from the median absolute deviation: interlopers at the window's edge
+            # would swell the gapper so much that nothing is clipped.
+            sigma = 1.4826 * np.median(np.abs(inside - centre))
+        new_low = np.searchsorted(v, centre - clip * sigma)
+        new_high = np.searchsorted(v, centre + clip * sigma, side="right")
+        if new_high - new_low < members_min:
+            return np.nan
+        new_sigma = gapper_km_s(v[new_low:new_high])
+        if new_low == low and new_high == high and new_sigma == sigma:
+            break
+        low, high, sigma = new_low, new_high, new_sigma
+    return sigma
+
+
+@numba.njit(cache=True, nogil=True)
+def _sigmas(points, offsets, e_z, start_radius, clip, members_min):  # pragma: no cover - compiled
+    n = offsets.size - 1
+    out = np.full(n, np.nan)
+    for c in range(n):
+        cloud = points[offsets[c] : offsets[c + 1]]
+        order = np.argsort(cloud[:, 2])
+        v = cloud[order, 2]
+        radius = np.sqrt(cloud[order, 0] ** 2 + cloud[order, 1] ** 2)
+        aperture, last = start_radius, np.nan
+        for _ in range(_ROUNDS):
+            sigma = _clip(v[radius <= aperture], 0.0, clip, members_min)
+            if not sigma > 0:
+                break
+            done = abs(sigma - last) <= 1e-3 * sigma
+            # Halfway steps end the cycles that a galaxy on the rim would cause.
+            last = sigma if not last > 0 else 0.5 * (sigma + last)
+            if done:
+                break
+            # Evrard+2008: sigma = 1082.9 km/s (E M / 10^15 Msun/h)^0.3361, and
+            # R200c³ = G M / (100 H²) with H = 100 E h km/s/Mpc.
+            mass = 1e15 * (last / 1082.9) ** (1 / 0.3361) / e_z[c]
+            aperture = (4.300917270e-9 * mass / (1e6 * e_z[c] ** 2)) ** (1 / 3)
+        out[c] = last
+    return out
+
+
+def clipped_sigma_km_s(
+    points: Array, offsets: NDArray[np.int64], z: ArrayLike, cosmology: Cosmology, clip: float = 2.7
+) -> Array:
+    """Clipped velocity dispersion of each cluster.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n_points, 3)
+        x, y (proper Mpc/h) and v (km/s), one cluster after the other.
+    offsets : ndarray, shape (n + 1,)
+        Where each cluster begins in `points`.
+    z : array_like, shape (n,)
+        Redshifts of the clusters.
+    cosmology : Cosmology
+    clip : float
+        Clip in units of the dispersion (Mamon+2010: 2.7).
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        km/s in the cluster's frame; NaN where fewer than 4 galaxies are left.
+    """
+    e_z = np.broadcast_to(cosmology.e(z), (len(offsets) - 1,))
+    return _sigmas(
+        np.ascontiguousarray(points, float), np.asarray(offsets, np.int64),
+        np.ascontiguousarray(e_z, float), START_RADIUS_MPC_H, float(clip), MEMBERS_MIN,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A sigma-M relation: log10(E(z) M200c) = intercept + slope log10(sigma/500 km/s).
+
+    Attributes
+    ----------
+    intercept : float
+        log10 of h⁻¹ M☉ at 500 km/s.
+    slope : float
+    scatter_dex : float
+        Scatter of log10 M about the relation on the mocks it was fitted to.
+    n : int
+        Mocks it was fitted to.
+    omega_m : float
+        Matter density, for E(z).
+    clip_sigma : float
+        Clip of the dispersions.
+    """
+
+    intercept: float
+    slope: float
+    scatter_dex: float
+    n: int
+    omega_m: float
+    clip_sigma: float
+
+    def log10_m200c(self, sigma_km_s: ArrayLike, z: ArrayLike) -> Array:
+        """log10 M200c (h⁻¹ M☉) of clipped dispersions (km/s); NaN stays NaN."""
+        sigma = np.asarray(sigma_km_s, float)
+        e = Cosmology(self.omega_m).e(z)
+        return self.intercept + self.slope * np.log10(sigma / _PIVOT_KM_S) - np.log10(e)
+
+    def as_json(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], file: Path | None = None) -> Relation:
+        """Relation from `as_json`; a missing or unknown name is an `InputError`."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"not a sigma-M relation: {error}", file=file) from error
+
+
+def fit(
+    sigma_km_s: ArrayLike, z: ArrayLike, log10_m200c: ArrayLike, omega_m: float, clip: float = 2.7
+) -> Relation:
+    """Least-squares relation of log mass on log dispersion.
+
+    The regression is of mass on dispersion, not the reverse: it minimises the scatter of
+    the estimate on a flat mass distribution, as the network's loss does.
+
+    Raises
+    ------
+    InputError
+        Fewer than 10 clusters have a dispersion.
+    """
+    sigma, m = np.asarray(sigma_km_s, float), np.asarray(log10_m200c, float)
+    good = np.isfinite(sigma) & (sigma > 0)
+    if good.sum() < 10:
+        raise InputError(f"a sigma-M relation needs 10 dispersions, {good.sum()} are there")
+    log_e = np.log10(Cosmology(omega_m).e(z)) * np.ones_like(m)
+    x, y = np.log10(sigma[good] / _PIVOT_KM_S), (m + log_e)[good]
+    slope, intercept = np.polyfit(x, y, 1)
+    rest = y - intercept - slope * x
+    return Relation(
+        float(intercept), float(slope), float(rest.std(ddof=2)), int(good.sum()), omega_m, clip
+    )
+
+
+def measure_mocks(workspace: Workspace, params: Params, clusters: pa.Table) -> Array:
+    """Clipped dispersions of mock clusters, km/s, read shard by shard.
+
+    Parameters
+    ----------
+    clusters : pyarrow.Table
+        Columns cluster_id and z of the mocks asked for.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In the order of `clusters`; NaN where there is none.
+    """
+    out = np.full(clusters.num_rows, np.nan)
+    ids, (z,) = clusters["cluster_id"].combine_chunks(), to_numpy(clusters, "z")
+    cosmology = from_params(params.cosmology)
+    columns = ["cluster_id", "x_proj", "y_proj", "v_los"]
+    for shard in sorted((workspace.mock / "galaxies").glob("*.parquet")):
+        galaxies = read_table(shard, "mock_galaxies", columns)
+        rows = pc.index_in(pc.unique(galaxies["cluster_id"]), value_set=ids)
+        rows = np.sort(rows.drop_null().to_numpy())
+        points, offsets = points_by_cluster(galaxies, ids.take(pa.array(rows)))
+        out[rows] = clipped_sigma_km_s(
+            points, offsets, z[rows], cosmology, params.evaluate.clip_sigma
+        )
+    return out
+
+
+def fit_mocks(workspace: Workspace, params: Params) -> Relation:
+    """Fit the relation on the training and validation mocks."""
+    split = read_table(workspace.split / "split.parquet", "split", ["cluster_id", "set"])
+    own = split.filter(pc.is_in(split["set"], value_set=pa.array(["train", "validation"])))
+    columns = ["cluster_id", "z", "log10_m200c_true"]
+    mocks = read_table(workspace.mock / "clusters", "mock_clusters", columns)
+    mocks = mocks.filter(
+        pc.is_in(mocks["cluster_id"], value_set=own["cluster_id"].combine_chunks())
+    )
+    sigma = measure_mocks(workspace, params, mocks)
+    z, true = to_numpy(mocks, "z", "log10_m200c_true")
+    return fit(sigma, z, true, params.cosmology.omega_m, params.evaluate.clip_sigma)

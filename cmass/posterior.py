@@ -1,0 +1,411 @@
+"""Posteriors of the mass: the joint density of point estimate and truth, and its slices.
+
+The pairs (d̃, log10 M) of the test set, smoothed by a bivariate Gaussian kernel, are the
+joint density P(d̃, log10 M) (paper, sections 3.1 and 4.1); the slice at a cluster's point
+estimate d̃ is its posterior. The mass distribution of the test set, flat with edges, is the
+prior. The slice of a Gaussian kernel density is a sum of Gaussians and is integrated over
+the mass bins exactly: no grid in d̃ and no interpolation.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numba
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from cmass.columns import FLAGS
+from cmass.errors import InputError
+from cmass.params import CosmologyParams, Params
+from cmass.tables import make_table, read_table, to_numpy, write_json, write_table
+from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+#: Probability below -1 sigma of a normal: the tails that the 1-sigma errors leave out.
+TAIL = float(ndtr(-1.0))
+#: Kernels lighter than exp(-25) of the heaviest one are skipped (1e-11 each).
+_LOG_WEIGHT_CUT = 25.0
+#: Kernels are followed to 6.5 sigma in mass (4e-11 outside).
+_TAIL_SIGMA = 6.5
+#: Bins per axis of the joint density that figures show.
+_JOINT_BINS = 80
+
+
+@numba.njit(cache=True, nogil=True)
+def _slices(queries, d, m, h, slope, s, edges):  # pragma: no cover - compiled
+    """Kernel sums per query and mass bin: sum_i exp(-(q - d_i)²/2h²) ΔΦ; `d` ascending."""
+    n_bins = edges.size - 1
+    out = np.zeros((queries.size, n_bins))
+    logs = np.zeros(queries.size)
+    root2 = math.sqrt(2.0)
+    for j in range(queries.size):
+        q = queries[j]
+        right = np.searchsorted(d, q)
+        nearest = np.inf
+        if right < d.size:
+            nearest = d[right] - q
+        if right > 0:
+            nearest = min(nearest, q - d[right - 1])
+        # Weights are relative to the nearest pair, so that none of a far query underflows.
+        logs[j] = -0.5 * (nearest / h) ** 2
+        reach = math.sqrt(nearest * nearest + 2.0 * _LOG_WEIGHT_CUT * h * h)
+        first, last = np.searchsorted(d, q - reach), np.searchsorted(d, q + reach)
+        for i in range(first, last):
+            offset = q - d[i]
+            weight = math.exp(-0.5 * (offset / h) ** 2 - logs[j])
+            centre = m[i] + slope * offset
+            k = np.searchsorted(edges, centre - _TAIL_SIGMA * s) - 1
+            below = 0.0
+            if k < 0:
+                k = 0
+                below = 0.5 * math.erfc((centre - edges[0]) / (s * root2))
+            end = centre + _TAIL_SIGMA * s
+            while k < n_bins and edges[k] < end:
+                upto = 0.5 * math.erfc((centre - edges[k + 1]) / (s * root2))
+                out[j, k] += weight * (upto - below)
+                below = upto
+                k += 1
+    return out, logs
+
+
+class JointDensity:
+    """Gaussian kernel density of (point estimate, true mass), and its exact slices.
+
+    Parameters
+    ----------
+    predicted : array_like, shape (n,)
+        Point estimates d̃ of the test set, log10 M200c in h⁻¹ M☉.
+    true : array_like, shape (n,)
+        True log10 M200c in h⁻¹ M☉ of the same clusters.
+    bandwidth : float
+        Factor of the bandwidth matrix H = factor² Σ, with Σ the sample covariance of the
+        pairs: the convention of `scipy.stats.gaussian_kde` (paper, eqs. 1-2: 0.20).
+
+    Raises
+    ------
+    InputError
+        Fewer than three pairs, a value that is not finite, or pairs on one line.
+    """
+
+    def __init__(self, predicted: ArrayLike, true: ArrayLike, bandwidth: float = 0.20) -> None:
+        d, m = np.asarray(predicted, float), np.asarray(true, float)
+        if d.ndim != 1 or d.shape != m.shape or d.size < 3:
+            raise InputError(
+                f"a joint density needs at least 3 pairs, got shapes {d.shape} and {m.shape}"
+            )
+        if not (np.isfinite(d).all() and np.isfinite(m).all()):
+            row = int(np.flatnonzero(~(np.isfinite(d) & np.isfinite(m)))[0])
+            raise InputError("a pair of prediction and truth is not finite", row=row)
+        covariance = np.cov(d, m)
+        determinant = covariance[0, 0] * covariance[1, 1] - covariance[0, 1] ** 2
+        if not determinant > 1e-12 * covariance[0, 0] * covariance[1, 1] > 0:
+            raise InputError(
+                "prediction and truth lie on one line: they have no density",
+                remedy="The network may predict one mass for all; train it longer",
+            )
+        order = np.argsort(d, kind="stable")
+        self._d, self._m = d[order], m[order]
+        h = bandwidth**2 * covariance
+        self._h_d = math.sqrt(h[0, 0])
+        self._slope = h[0, 1] / h[0, 0]
+        self._s = math.sqrt(h[1, 1] - h[0, 1] ** 2 / h[0, 0])
+        #: Kernel width in log mass (dex).
+        self.kernel_width_dex = math.sqrt(h[1, 1])
+
+    @property
+    def calibrated_range(self) -> tuple[float, float]:
+        """Smallest and largest point estimate of the test set."""
+        return float(self._d[0]), float(self._d[-1])
+
+    @property
+    def pairs(self) -> tuple[Array, Array]:
+        """Point estimates (ascending) and true log10 masses of the test set."""
+        return self._d.copy(), self._m.copy()
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Smallest and largest true log10 mass of the test set: the edges of the prior."""
+        return float(self._m.min()), float(self._m.max())
+
+    def edges(self, n_bins: int) -> Array:
+        """Edges of `n_bins` equal bins between the edges of the prior."""
+        return np.linspace(*self.mass_range, n_bins + 1)
+
+    def slices(self, predicted: ArrayLike, edges: Array) -> Array:
+        """Slices through the joint density, integrated over mass bins.
+
+        Parameters
+        ----------
+        predicted : array_like, shape (n,)
+            Finite point estimates.
+        edges : ndarray, shape (n_bins + 1,)
+            Ascending edges of the bins in log10 M200c.
+
+        Returns
+        -------
+        ndarray, shape (n, n_bins)
+            ∫ P(d̃, log10 M) dlog10 M over each bin, dex⁻¹.
+        """
+        sums, logs = self._sums(predicted, edges)
+        norm = self._d.size * math.sqrt(2 * math.pi) * self._h_d
+        return sums * np.exp(logs)[:, None] / norm
+
+    def _sums(self, predicted: ArrayLike, edges: Array) -> tuple[Array, Array]:
+        queries = np.ascontiguousarray(predicted, float)
+        return _slices(
+            queries, self._d, self._m, self._h_d, self._slope, self._s,
+            np.ascontiguousarray(edges, float),
+        )  # fmt: skip
+
+    def prior(self, edges: Array) -> Array:
+        """Prior probability per bin: the kernel density's marginal in mass, unit sum."""
+        cdf = np.array([ndtr((e - self._m) / self.kernel_width_dex).mean() for e in edges])
+        probabilities = np.diff(cdf)
+        return probabilities / probabilities.sum()
+
+    def flags(self, predicted: ArrayLike) -> NDArray[np.int32]:
+        """Flags of point estimates outside the calibrated range, shape (n,)."""
+        d = np.asarray(predicted, float)
+        low, high = self.calibrated_range
+        flag = np.where(d < low, FLAGS["below_calibrated_range"].value, 0)
+        return (flag | np.where(d > high, FLAGS["above_calibrated_range"].value, 0)).astype(
+            np.int32
+        )
+
+    def posterior(self, predicted: ArrayLike, edges: Array) -> Array:
+        """Posterior probability per mass bin under the flat prior.
+
+        Parameters
+        ----------
+        predicted : array_like, shape (n,)
+            Point estimates d̃.
+        edges : ndarray, shape (n_bins + 1,)
+            Edges of the bins in log10 M200c.
+
+        Returns
+        -------
+        ndarray, shape (n, n_bins)
+            Rows sum to one. Rows are NaN where d̃ is outside the calibrated range or is
+            not finite: such an estimate has no posterior, and is never clipped.
+        """
+        d = np.asarray(predicted, float)
+        out = np.full((d.size, len(edges) - 1), np.nan)
+        good = np.isfinite(d) & (self.flags(d) == 0)
+        sums, _ = self._sums(d[good], edges)
+        out[good] = normalise(sums)
+        return out
+
+
+def normalise(probabilities: Array) -> Array:
+    """Divide each row by its sum; a row without probability becomes NaN."""
+    total = probabilities.sum(axis=1, keepdims=True)
+    return np.divide(probabilities, total, out=np.full_like(probabilities, np.nan), where=total > 0)
+
+
+def reweight(probabilities: Array, prior_from: Array, prior_to: Array) -> Array:
+    """Exchange the prior of posteriors: P' ∝ P prior_to / prior_from, bin by bin.
+
+    Bins where the old prior is empty have no posterior to reweight and stay empty.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (n, n_bins)
+    prior_from, prior_to : ndarray, shape (n_bins,)
+
+    Returns
+    -------
+    ndarray, shape (n, n_bins)
+        Rows sum to one, or are NaN where they were or where nothing is left.
+    """
+    ratio = np.divide(prior_to, prior_from, out=np.zeros_like(prior_to), where=prior_from > 0)
+    return normalise(probabilities * ratio)
+
+
+def quantiles(probabilities: Array, edges: Array, q: ArrayLike) -> Array:
+    """Quantiles of binned posteriors, linear in the cumulative probability inside a bin.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (n, n_bins)
+    edges : ndarray, shape (n_bins + 1,)
+    q : array_like, shape (n_q,)
+        Levels between 0 and 1.
+
+    Returns
+    -------
+    ndarray, shape (n, n_q)
+        In the unit of `edges`; NaN where a row is NaN.
+    """
+    levels = np.atleast_1d(np.asarray(q, float))
+    out = np.full((len(probabilities), levels.size), np.nan)
+    for row, p in enumerate(probabilities):
+        if np.isfinite(p).all():
+            cdf = np.concatenate([[0.0], np.cumsum(p)])
+            out[row] = np.interp(levels * cdf[-1], cdf, edges)
+    return out
+
+
+def cumulative_at(probabilities: Array, edges: Array, values: ArrayLike) -> Array:
+    """Posterior probability below `values`, one a row: the probability integral transform.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        0 below the first edge, 1 above the last, NaN where the row is NaN.
+    """
+    x = np.asarray(values, float)
+    out = np.full(len(probabilities), np.nan)
+    for row, p in enumerate(probabilities):
+        if np.isfinite(p).all():
+            out[row] = np.interp(x[row], edges, np.concatenate([[0.0], np.cumsum(p)]))
+    return out
+
+
+def at_edge(probabilities: Array, edges: Array, width_dex: float) -> NDArray[np.bool_]:
+    """Rows with more than 15.9 % of the posterior within `width_dex` of an edge of the prior.
+
+    There the prior's edge, not the data, ends the posterior.
+    """
+    low = cumulative_at(probabilities, edges, np.full(len(probabilities), edges[0] + width_dex))
+    high = cumulative_at(probabilities, edges, np.full(len(probabilities), edges[-1] - width_dex))
+    return np.nan_to_num(np.maximum(low, 1 - high)) > TAIL
+
+
+def mass_function_prior(edges: Array, z: float, cosmology: CosmologyParams) -> Array:
+    """Prior probability per bin by the halo mass function (Tinker+2008), unit sum."""
+    from cmass.mass_function import mass_function
+
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    abundance = mass_function(centres, z, cosmology) * np.diff(edges)
+    return abundance / abundance.sum()
+
+
+def grid_table(
+    density: JointDensity, n_bins: int, z: float, cosmology: CosmologyParams
+) -> pa.Table:
+    """Table `posterior_grid`: the bins and both priors."""
+    edges = density.edges(n_bins)
+    return make_table(
+        "posterior_grid",
+        {
+            "bin_index": np.arange(n_bins),
+            "log10_m200c_low": edges[:-1],
+            "log10_m200c_centre": 0.5 * (edges[1:] + edges[:-1]),
+            "log10_m200c_high": edges[1:],
+            "prior_flat": density.prior(edges),
+            "prior_hmf": mass_function_prior(edges, z, cosmology),
+        },
+    )
+
+
+def grid_edges(grid: pa.Table) -> Array:
+    """Edges of the bins of a table `posterior_grid`, shape (n_bins + 1,)."""
+    low, high = to_numpy(grid, "log10_m200c_low", "log10_m200c_high")
+    return np.append(low, high[-1])
+
+
+def joint_table(density: JointDensity) -> pa.Table:
+    """Table `joint`: the density on a square grid, averaged over each cell's mass."""
+    low_d, high_d = density.calibrated_range
+    low_m, high_m = density.mass_range
+    edges = np.linspace(min(low_d, low_m), max(high_d, high_m), _JOINT_BINS + 1)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    values = density.slices(centres, edges) / np.diff(edges)
+    return make_table(
+        "joint",
+        {
+            "log10_m200c": np.repeat(centres, _JOINT_BINS),
+            "log10_m200c_true": np.tile(centres, _JOINT_BINS),
+            "density": values.ravel(),
+        },
+    )
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Predict the test set, and write the joint density that makes posteriors of predictions.
+
+    Writes `posterior/predictions.parquet`, `posterior_grid.parquet`, `joint.parquet`,
+    `dispersion.json` (the sigma-M relation, fitted on the training set) and `range.json`
+    (what the mocks cover: outside, masses are flagged).
+    """
+    from cmass.networks import dispersion, prediction
+
+    clusters = read_table(
+        workspace.mock / "clusters", "mock_clusters", ["cluster_id", "z", "n_galaxies", "n_members"]
+    )
+    relation = dispersion.fit_mocks(workspace, params)
+    model = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    predictions = prediction_table(workspace, params, model, clusters, "test", relation)
+    predicted, true = to_numpy(predictions, "log10_m200c", "log10_m200c_true")
+    density = JointDensity(predicted, true, params.posterior.bandwidth)
+    z, n_galaxies = to_numpy(clusters, "z", "n_galaxies")
+    usable = n_galaxies >= params.window.n_galaxies_min
+    z, n_galaxies = z[usable], n_galaxies[usable]
+    folder = workspace.posterior
+    write_table(folder / "predictions.parquet", predictions, "predictions")
+    grid = grid_table(density, params.posterior.n_bins, float(np.median(z)), params.cosmology)
+    write_table(folder / "posterior_grid.parquet", grid, "posterior_grid")
+    write_table(folder / "joint.parquet", joint_table(density), "joint")
+    write_json(folder / "dispersion.json", relation.as_json())
+    low, high = np.quantile(n_galaxies, [0.0005, 0.9995])
+    write_json(
+        folder / "range.json",
+        {
+            "log10_m200c_predicted": density.calibrated_range,
+            "n_galaxies": [float(low), float(high)],
+            "z": [float(z.min()), float(z.max())],
+        },
+    )
+    log.info(
+        "posterior: %d pairs, calibrated for predictions from %.2f to %.2f",
+        predictions.num_rows, *density.calibrated_range,
+    )  # fmt: skip
+
+
+def prediction_table(
+    workspace: Workspace, params: Params, model, clusters: pa.Table, which: str, relation
+) -> pa.Table:
+    """Table `predictions` of one set of mocks: the network's and the dispersion's estimates.
+
+    Parameters
+    ----------
+    workspace, params
+    model : keras.Model
+    clusters : pyarrow.Table
+        `mock_clusters` with at least cluster_id, z, n_galaxies, n_members.
+    which : str
+        ``test`` or ``evaluation``.
+    relation : cmass.networks.dispersion.Relation
+    """
+    import pyarrow.compute as pc
+
+    from cmass.networks import dispersion, prediction
+
+    ids, true, predicted = prediction.predict_folder(model, workspace.voxels / which)
+    rows = pc.index_in(pa.array(ids), value_set=clusters["cluster_id"].combine_chunks())
+    if rows.null_count:
+        lost = ids[rows.is_null().to_pylist().index(True)]
+        raise InputError(
+            "a voxelised cluster is not in the mock catalogue", column="cluster_id", value=lost,
+            file=workspace.voxels / which, remedy="Run voxelize again",
+        )  # fmt: skip
+    own = clusters.take(rows)
+    measured = dispersion.measure_mocks(workspace, params, own)
+    return make_table(
+        "predictions",
+        {
+            "cluster_id": ids,
+            "set": [which] * len(ids),
+            "log10_m200c_true": true,
+            "log10_m200c": predicted,
+            "log10_m200c_dispersion": relation.log10_m200c(measured, to_numpy(own, "z")[0]),
+            "n_galaxies": own["n_galaxies"],
+            "n_members": own["n_members"],
+        },
+    )
