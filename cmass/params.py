@@ -106,7 +106,7 @@ class HaloParams(_Section):
     log10_m200c_min: float = _f(13.5, "lowest mass, log10 Msun/h (paper: 13.7)")
     log10_m200c_max: float = _f(15.1, "highest mass of the flat part, log10 Msun/h (paper: 14.9)")
     n_windows: int = _f(9500, "mock windows to make (paper: 43000)", ge=50)
-    sight_lines_max: int = _f(25, "most sight lines per halo (paper: 25)", ge=1)
+    sight_lines_max: int = _f(5, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(
         14.3, "haloes above have many sight lines, log10 Msun/h (paper: 14.3)"
     )
@@ -116,7 +116,9 @@ class HaloParams(_Section):
 class GalaxyParams(_Section):
     """Galaxies in haloes by a conditional luminosity function."""
 
-    flux_limit_mag: float = _f(17.77, "limit in apparent r (paper: 18.0 for SAG; SDSS: 17.77)")
+    flux_limit_mag: float = _f(
+        17.6, "limit in apparent r, matched to SDSS counts (paper: 18.0 for SAG; SDSS: 17.77)"
+    )
     completeness: float = _f(0.92, "random part of galaxies with a redshift", gt=0, le=1)
     magnitude_max: float = _f(-15.0, "faintest absolute r, M - 5 log10 h")
     schechter_phi: float = _f(0.0149, "field, h^3 Mpc^-3 (Blanton+2003)", gt=0)
@@ -125,6 +127,7 @@ class GalaxyParams(_Section):
     k_slope: float = _f(0.9, "K-correction: slope in (z - 0.1), mag")
     k_constant: float = _f(-0.1, "K-correction at z = 0.1, mag")
     evolution: float = _f(1.62, "brightening with redshift, mag per unit z (Blanton+2003)")
+    mass_shift_dex: float = _f(0.12, "log10 M180m - log10 M200c, for Yang+2008 relations")
     central_log10_l0: float = _f(9.935, "central luminosity, log10 Lsun/h^2 (Yang+2008)")
     central_log10_m1: float = _f(11.07, "central luminosity: knee, log10 Msun/h (Yang+2008)")
     central_slope_low: float = _f(3.27, "central luminosity: slope below the knee (Yang+2008)")
@@ -132,10 +135,12 @@ class GalaxyParams(_Section):
     central_scatter_dex: float = _f(0.143, "scatter of log10 L of centrals (Cacciato+2009)", ge=0)
     satellite_log10_norm: float = _f(-0.766, "satellites: log10 phi* at 10^12 (Cacciato+2009)")
     satellite_norm_slope: float = _f(1.008, "satellites: slope of log10 phi* (Cacciato+2009)")
-    satellite_norm_curvature: float = _f(-0.094, "satellites: curvature (Cacciato+2009)")
+    satellite_norm_curvature: float = _f(
+        -0.07, "satellites: curvature, matched to SDSS counts (Cacciato+2009: -0.094)"
+    )
     satellite_alpha: float = _f(-1.1, "satellites: faint slope (Yang+2008, massive haloes)", gt=-2)
     satellite_l_ratio: float = _f(0.562, "satellites: L* over the central's (Yang+2008)", gt=0)
-    satellite_amplitude: float = _f(1.3, "factor on the number of satellites, calibrated", ge=0)
+    satellite_amplitude: float = _f(0.9, "factor on the number of satellites, calibrated", ge=0)
     richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
 
 
@@ -170,6 +175,7 @@ class EnvironmentParams(_Section):
     neighbour_bias: Range = _f((0.6, 1.4), "amplitude of neighbour clustering, drawn per halo")
     exclusion_r200: float = _f(0.3, "exclusion: R200c of the halo + this x R200c of the neighbour")
     infall_amplitude: Range = _f((0.7, 1.3), "amplitude of infall and dispersion, drawn per halo")
+    turnaround_r200: float = _f(3.5, "turnaround, R200c: galaxies inside count as infalling", gt=1)
     infall_v200: float = _f(0.8, "mean infall at R200c, V200c")
     infall_slope: float = _f(-0.42, "slope of the mean infall with radius")
     infall_scale_r200: float = _f(18.0, "exponential end of the infall, R200c", gt=0)
@@ -195,6 +201,7 @@ class MockParams(_Section):
     members: MemberParams = MemberParams()
     environment: EnvironmentParams = EnvironmentParams()
     observer: ObserverParams = ObserverParams()
+    snapshot_redshift: float = _f(0.06, "redshift of the simulated haloes", ge=0, lt=1)
     haloes_per_shard: int = _f(250, "haloes in one shard file", ge=1)
 
 

@@ -1,0 +1,124 @@
+"""mock: windows of simulated clusters as a survey would see them (SPEC section 3)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmass import cosmology as background
+from cmass.columns import FLAGS
+from cmass.mock.haloes import HaloPlan, draw_distances, plan_haloes
+from cmass.mock.observer import observe
+from cmass.mock.sightlines import sight_lines
+from cmass.mock.simulator import simulate_halo
+from cmass.params import Params
+from cmass.seeds import generator
+from cmass.shards import Shard, digest_of, run_shards
+from cmass.tables import make_table, write_table
+from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+#: Parameter sections that the mocks depend on.
+SECTIONS = ("seed", "cosmology", "window", "mock")
+
+
+def observe_halo(plan: HaloPlan, params: Params) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All windows of one halo.
+
+    Returns
+    -------
+    clusters : list of dict
+        One row of `mock_clusters` a sight line.
+    galaxies : list of dict of arrays
+        The window's rows of `mock_galaxies`, one dict a sight line.
+    """
+    cosmology = background.from_params(params.cosmology)
+    window, mock = params.window, params.mock
+    distances = draw_distances(plan.halo_id, plan.n_sight_lines, params)
+    field = simulate_halo(plan.halo_id, plan.log10_m200c, float(distances.min()), params)
+    turn = generator(params.seed, "sight-lines", plan.halo_id)
+    clusters, galaxies = [], []
+    for number, direction in enumerate(sight_lines(plan.n_sight_lines, turn)):
+        random = generator(params.seed, "observer", plan.halo_id, number)
+        distance = float(distances[number])
+        cone = observe(field, direction, distance, mock, window, cosmology, random)
+        angular_distance = background.q0_angular_distance_mpc_h(
+            cone.z_cluster, params.cosmology.q0
+        )
+        x, y = cone.tan_x * angular_distance, cone.tan_y * angular_distance
+        v = background.line_of_sight_velocity_km_s(cone.z, cone.z_cluster)
+        width = window.half_width_mpc_h
+        inside = (np.abs(x) <= width) & (np.abs(y) <= width) & (np.abs(v) <= window.v_max_km_s)
+        cluster_id = f"mock-{plan.halo_id:06d}-{number:02d}"
+        n = int(inside.sum())
+        mass = 10**plan.log10_m200c
+        clusters.append(
+            {
+                "cluster_id": cluster_id,
+                "halo_id": plan.halo_id,
+                "sight_line": number,
+                "z": cone.z_cluster,
+                "distance_mpc_h": distance,
+                "log10_m200c_true": plan.log10_m200c,
+                "r200c_mpc_h": float(cosmology.r200c_mpc_h(mass, field.redshift)),
+                "v200c_km_s": float(cosmology.v200c_km_s(mass, field.redshift)),
+                "n_galaxies": n,
+                "n_members": cone.inside_r200,
+                "contaminant_mass_ratio": cone.contaminant[0],
+                "contaminant_distance": cone.contaminant[1],
+                **field.nuisance,
+                "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
+            }
+        )
+        galaxies.append(
+            {
+                "cluster_id": np.repeat(cluster_id, n),
+                "x_proj": x[inside],
+                "y_proj": y[inside],
+                "v_los": v[inside],
+                "r_mag": cone.r_mag[inside],
+                "galaxy_class": cone.galaxy_class[inside],
+                "host_log10_m200c": cone.host_log10_m200c[inside],
+            }
+        )
+    return clusters, galaxies
+
+
+def make_shard(folder: Path, shard: Shard) -> None:
+    """Simulate and observe the haloes of one shard; write its two tables."""
+    plans, params = shard.arguments
+    clusters: list[dict[str, Any]] = []
+    galaxies: list[dict[str, Any]] = []
+    for plan in plans:
+        rows, members = observe_halo(plan, params)
+        clusters += rows
+        galaxies += members
+    columns = {name: [row[name] for row in clusters] for name in clusters[0]}
+    galaxy_columns = {name: np.concatenate([g[name] for g in galaxies]) for name in galaxies[0]}
+    clusters_file, galaxies_file = (folder / name for name in shard.outputs)
+    write_table(clusters_file, make_table("mock_clusters", columns), "mock_clusters")
+    write_table(galaxies_file, make_table("mock_galaxies", galaxy_columns), "mock_galaxies")
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Make the mock catalogue: ``mock/clusters`` and ``mock/galaxies``, in shards."""
+    plans = plan_haloes(params)
+    size = params.mock.haloes_per_shard
+    shards = [
+        Shard(
+            number,
+            (f"clusters/shard-{number:05d}.parquet", f"galaxies/shard-{number:05d}.parquet"),
+            (plans[start : start + size], params),
+        )
+        for number, start in enumerate(range(0, len(plans), size))
+    ]
+    digest = digest_of({name: params.model_dump(mode="json")[name] for name in SECTIONS})
+    run_shards(
+        make_shard, shards, workspace.mock, digest=digest, workers=params.workers,
+        description="mock",
+    )  # fmt: skip
+    log.info("mock: %d windows of %d haloes", params.mock.haloes.n_windows, len(plans))

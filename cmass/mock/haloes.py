@@ -1,0 +1,75 @@
+"""Which haloes are observed, from where, and along which sight lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmass.mass_function import mass_function
+from cmass.params import Params
+from cmass.seeds import generator
+
+
+@dataclass(frozen=True)
+class HaloPlan:
+    """One halo to simulate.
+
+    Attributes
+    ----------
+    halo_id : int
+    log10_m200c : float
+        log10 of M200c, h⁻¹ M☉.
+    n_sight_lines : int
+    """
+
+    halo_id: int
+    log10_m200c: float
+    n_sight_lines: int
+
+
+def plan_haloes(params: Params) -> list[HaloPlan]:
+    """Haloes whose windows are flat in log mass, ``n_windows`` in all.
+
+    As in the paper (section 2.2), haloes above ``log10_m200c_many_sight_lines`` are
+    seen along more than one sight line, as many as their rarity in the mass function
+    asks for, up to ``sight_lines_max``; there are as many haloes as flatness needs.
+    """
+    haloes = params.mock.haloes
+    z = params.mock.snapshot_redshift
+    edge = haloes.log10_m200c_many_sight_lines
+
+    def lines(log10_m: np.ndarray) -> np.ndarray:
+        rarity = mass_function(edge, z, params.cosmology) / mass_function(
+            log10_m, z, params.cosmology
+        )
+        return np.clip(np.rint(rarity), 1, haloes.sight_lines_max).astype(int)
+
+    grid = np.linspace(haloes.log10_m200c_min, haloes.log10_m200c_max, 4001)
+    weight = 1.0 / lines(grid)
+    cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
+    cumulative *= (grid[1] - grid[0]) / (grid[-1] - grid[0])
+    n_haloes = int(np.ceil(haloes.n_windows * cumulative[-1]))
+    random = generator(params.seed, "halo-masses")
+    # One halo in each of n equal parts of the distribution: flat without Poisson noise.
+    u = (random.permutation(n_haloes) + random.random(n_haloes)) / n_haloes
+    log10_m = np.interp(u * cumulative[-1], cumulative, grid)
+    counts = lines(log10_m)
+    total = np.cumsum(counts)
+    while total[-1] < haloes.n_windows:
+        counts[counts == counts.max()] += 1
+        total = np.cumsum(counts)
+    plans = []
+    for halo_id, (m, n, before) in enumerate(zip(log10_m, counts, total - counts, strict=True)):
+        n_left = min(int(n), haloes.n_windows - int(before))
+        if n_left > 0:
+            plans.append(HaloPlan(halo_id, float(m), n_left))
+    return plans
+
+
+def draw_distances(halo_id: int, n: int, params: Params) -> np.ndarray:
+    """Comoving distances (n,) uniform in the ball, h⁻¹ Mpc, beyond the smallest."""
+    low = params.mock.haloes.distance_min_mpc_h**3
+    high = params.window.distance_max_mpc_h**3
+    u = generator(params.seed, "distance", halo_id).random(n)
+    return np.cbrt(low + u * (high - low))

@@ -1,0 +1,168 @@
+"""The galaxies of the halo itself: central, satellites, subgroups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cmass.mock import kinematics, luminosity
+from cmass.mock.fields import Galaxies
+from cmass.params import GalaxyParams, MemberParams
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Halo:
+    """A halo in the units its galaxies are drawn in.
+
+    Attributes
+    ----------
+    log10_m200c : float
+        log10 of M200c, h⁻¹ M☉.
+    r200_mpc_h : float
+        R200c, comoving h⁻¹ Mpc.
+    v200_km_s : float
+        Circular velocity at R200c, km/s.
+    """
+
+    log10_m200c: float
+    r200_mpc_h: float
+    v200_km_s: float
+
+
+def mean_concentration(log10_m200c: ArrayLike, parameters: MemberParams) -> Array:
+    """Mean concentration of dark matter, R200c over scale radius."""
+    slope = parameters.concentration_slope
+    return parameters.concentration_14 * 10 ** (slope * (np.asarray(log10_m200c, float) - 14.0))
+
+
+def infall_velocity(r: ArrayLike, amplitude: float, infall_v200: float, slope: float,
+                    scale_r200: float) -> Array:  # fmt: skip
+    """Mean inward velocity at `r` (R200c), in units of V200c."""
+    r = np.asarray(r, float)
+    return amplitude * infall_v200 * r**slope * np.exp(-r / scale_r200)
+
+
+def draw_members(
+    halo: Halo,
+    magnitude_max: float,
+    galaxies: GalaxyParams,
+    members: MemberParams,
+    nuisance: dict[str, float],
+    infall: tuple[float, float, float],
+    random: np.random.Generator,
+) -> Galaxies:
+    """Draw the central and the satellites of one halo.
+
+    Parameters
+    ----------
+    halo : Halo
+    magnitude_max : float
+        Faintest absolute magnitude that is drawn.
+    galaxies, members : parameters
+    nuisance : dict
+        ``concentration_ratio``, ``substructure_fraction``, ``infall_amplitude`` of this halo.
+    infall : tuple of float
+        Mean infall at R200c (V200c), its slope, its exponential scale (R200c).
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    Galaxies
+        The central first, at rest at the origin.
+    """
+    mean = luminosity.mean_satellites(magnitude_max, halo.log10_m200c, galaxies)
+    scatter = galaxies.richness_scatter_dex * np.log(10)
+    # Log-normal with the mean kept, so that the scatter does not change the mean relation.
+    mean = mean * np.exp(scatter * random.standard_normal() - 0.5 * scatter**2)
+    n = int(random.poisson(mean))
+    spread = members.concentration_scatter_dex * random.standard_normal()
+    concentration = float(mean_concentration(halo.log10_m200c, members)) * 10**spread
+    tracers = concentration * nuisance["concentration_ratio"]
+
+    leaders, follower_of = _subgroups(
+        n, nuisance["substructure_fraction"], members.substructure_size, random
+    )
+    r = kinematics.nfw_radii(tracers, members.extent_r200, leaders, random)
+    spherical = r[:, None] * kinematics.isotropic_directions(leaders, random)
+    velocity = kinematics.jeans_velocities(
+        spherical, concentration, tracers, members.anisotropy, random
+    )
+    sigma_factor = members.velocity_bias * np.exp(
+        members.velocity_scatter * random.standard_normal()
+    )
+    velocity *= sigma_factor
+    position = spherical @ _shape(members, random).T
+    _beyond_r200(position, velocity, members, nuisance["infall_amplitude"], infall, random)
+
+    size = members.substructure_radius_r200 / np.sqrt(3)
+    position = np.concatenate(
+        [
+            position,
+            position[follower_of] + size * random.standard_normal((len(follower_of), 3)),
+        ]
+    )
+    jitter = members.substructure_dispersion_v200 * random.standard_normal((len(follower_of), 3))
+    velocity = np.concatenate([velocity, velocity[follower_of] + jitter])
+
+    hosts = np.full(n, halo.log10_m200c)
+    magnitude = luminosity.draw_satellite_magnitudes(magnitude_max, hosts, galaxies, random)
+    central = luminosity.draw_central_magnitudes(hosts[:1] if n else np.array([halo.log10_m200c]),
+                                                 galaxies, random)  # fmt: skip
+    origin = np.zeros((1, 3))
+    return Galaxies(
+        np.concatenate([origin, position * halo.r200_mpc_h]),
+        np.concatenate([origin, velocity * halo.v200_km_s]),
+        np.concatenate([central, magnitude]),
+        np.full(n + 1, halo.log10_m200c),
+    )
+
+
+def _subgroups(
+    n: int, fraction: float, size: float, random: np.random.Generator
+) -> tuple[int, NDArray[np.int64]]:
+    """Split `n` satellites into leaders and followers.
+
+    Returns the number of leaders and, for each follower, the leader it moves with.
+    """
+    grouped = int(random.binomial(n, fraction))
+    groups = min(grouped, int(np.ceil(grouped / size)))
+    followers = grouped - groups
+    leaders = n - followers
+    return leaders, random.integers(0, groups, followers) if followers else np.zeros(0, np.int64)
+
+
+def _shape(members: MemberParams, random: np.random.Generator) -> Array:
+    """Matrix that makes a sphere an ellipsoid of the same volume, randomly turned."""
+    means = np.array([1.0, *members.axis_ratio_mean])
+    axes = means + members.axis_ratio_scatter * np.array([0.0, *random.standard_normal(2)])
+    axes = np.clip(axes, 0.3, 1.0)
+    axes /= np.cbrt(axes.prod())
+    turn, _ = np.linalg.qr(random.standard_normal((3, 3)))
+    return turn @ np.diag(axes) @ turn.T
+
+
+def _beyond_r200(
+    position: Array,
+    velocity: Array,
+    members: MemberParams,
+    amplitude: float,
+    infall: tuple[float, float, float],
+    random: np.random.Generator,
+) -> None:
+    """Give galaxies beyond R200c a mean motion inwards, or outwards after splashback."""
+    r = np.linalg.norm(position, axis=1)
+    outside = r > 1.0
+    if not outside.any():
+        return
+    sign = np.where(random.random(outside.sum()) < members.outflow_fraction, 1.0, -1.0)
+    radial = position[outside] / r[outside, None]
+    mean = sign * infall_velocity(r[outside], amplitude, *infall)
+    # The random part shrinks so that the kinetic energy stays that of the Jeans solution.
+    random_part = velocity[outside]
+    square = (random_part**2).sum(axis=1).mean()
+    shrink = np.sqrt(max(1 - (mean**2).mean() / square, 0.25)) if square > 0 else 1.0
+    velocity[outside] = shrink * random_part + mean[:, None] * radial

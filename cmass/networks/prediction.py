@@ -1,0 +1,72 @@
+"""Point estimates from trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmass.errors import WorkspaceError
+from cmass.networks.streaming import read_voxels, shard_files
+from cmass.progress import track
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load(weights: Path, n: int) -> keras.Model:
+    """CNN_3D for n voxels an axis with the weights of a ``.weights.h5`` file.
+
+    Raises
+    ------
+    WorkspaceError
+        The file is missing, damaged, or of another network.
+    """
+    from cmass.networks import cnn3d
+
+    if not weights.exists():
+        raise WorkspaceError(f"{weights} does not exist: run `cmass train` first")
+    model = cnn3d.build(n)
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError, KeyError) as error:
+        raise WorkspaceError(
+            f"{weights} does not hold the weights of CNN_3D for {n} voxels an axis: {error}"
+        ) from error
+    return model
+
+
+def predict_grids(
+    model: keras.Model, grids: NDArray[np.floating], batch_size: int = 100
+) -> NDArray[np.float64]:
+    """Point estimates (N,) of log10 M200c from grids (N, n, n, n) times ``voxels.scale``.
+
+    The grids pass through float16, as on disk, so that a cluster gets the same
+    estimate by every route.
+    """
+    out = np.empty(len(grids))
+    for start in range(0, len(grids), batch_size):
+        part = np.asarray(grids[start : start + batch_size], np.float16).astype(np.float32)
+        # Batches of one size: the last one is filled up, so that sums have one order.
+        full = np.zeros((batch_size, *part.shape[1:], 1), np.float32)
+        full[: len(part), ..., 0] = part
+        values = np.asarray(model.predict_on_batch(full), np.float64)[:, 0]
+        out[start : start + batch_size] = values[: len(part)]
+    return out
+
+
+def predict_folder(
+    model: keras.Model, folder: Path
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Identifiers, true and predicted log10 M200c of all clusters of a voxel folder."""
+    ids: list[str] = []
+    true: list[NDArray[np.float64]] = []
+    predicted: list[NDArray[np.float64]] = []
+    for file in track(shard_files(folder), f"predict {folder.name}"):
+        for names, masses, grids in read_voxels(file):
+            ids += names
+            true.append(masses)
+            predicted.append(predict_grids(model, grids))
+    return ids, np.concatenate(true), np.concatenate(predicted)

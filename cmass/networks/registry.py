@@ -1,0 +1,175 @@
+"""Trained networks in MLflow: runs, metrics, versions and the champion."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from filelock import FileLock
+
+from cmass.errors import WorkspaceError
+from cmass.networks import cnn3d
+from cmass.params import Params
+from cmass.workspace import Workspace
+
+if TYPE_CHECKING:
+    import keras
+
+    from cmass.networks.training import State
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "cmass"
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """``MLFLOW_TRACKING_URI`` if set, else a SQLite file in the data folder."""
+    default = f"sqlite:///{(workspace.mlflow / 'mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def git_commit() -> str:
+    """Commit of the working copy, with ``-dirty`` if changed; ``unknown`` outside one."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True,
+            text=True, check=True, cwd=Path(__file__).parent,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip()
+
+
+def dvc_hash(path: Path, lock: Path = Path("dvc.lock")) -> str | None:
+    """Hash of an output as ``dvc.lock`` records it, if it does."""
+    if not lock.exists():
+        return None
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    for stage in stages.values():
+        for out in stage.get("outs", []):
+            if Path(out["path"]).resolve() == path.resolve():
+                return str(out.get("md5", "")) or None
+    return None
+
+
+def _prepare_store(workspace: Workspace, uri: str) -> None:
+    """Create the tables of a SQLite store once: two processes that do it together break it."""
+    if not uri.startswith("sqlite:///"):
+        return
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine, inspect
+
+    workspace.mlflow.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.mlflow / "mlflow.lock"):
+        engine = create_engine(uri)
+        if not inspect(engine).has_table("experiments"):
+            _initialize_tables(engine)
+        engine.dispose()
+
+
+def register(
+    workspace: Workspace,
+    params: Params,
+    model: keras.Model,
+    summary: dict[str, Any],
+    state: State,
+) -> dict[str, Any]:
+    """Log a training run, register its model and make it the champion.
+
+    Returns
+    -------
+    dict
+        ``name``, ``version``, ``alias``, ``run_id`` and ``tracking_uri``.
+
+    Raises
+    ------
+    WorkspaceError
+        The tracking server does not answer or refuses; the training is kept.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    uri = tracking_uri(workspace)
+    try:
+        _prepare_store(workspace, uri)
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            location = None
+            if uri.startswith("sqlite:///"):
+                location = (workspace.mlflow / "artifacts").resolve().as_uri()
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+        with mlflow.start_run(experiment_id=experiment_id, run_name=f"{params.profile}-cnn3d") as run:
+            mlflow.log_params(_flatten(params.model_dump(mode="json")))
+            steps = zip(state.loss, state.val_loss, state.learning_rate, strict=True)
+            for epoch, (loss, val_loss, rate) in enumerate(steps, start=1):
+                metrics = {"loss": loss, "val_loss": val_loss, "learning_rate": rate}
+                mlflow.log_metrics(metrics, step=epoch)
+            mlflow.log_metric("validation_rms_dex", summary["validation_rms_dex"])
+            tags = {
+                "data.sha256": summary["data_sha256"],
+                "weights.sha256": summary["weights_sha256"],
+                "code.commit": git_commit(),
+            }
+            hashed = dvc_hash(workspace.voxels)
+            if hashed:
+                tags["data.dvc_md5"] = hashed
+            mlflow.set_tags(tags)
+            _log_loss_curve(state)
+            n = params.voxels.n
+            signature = ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, n, n, n, 1), "density")]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1), "log10_m200c")]),
+            )
+            info = mlflow.keras.log_model(
+                model, name="cnn3d", signature=signature, registered_model_name=cnn3d.NAME,
+                pip_requirements=["keras", "tensorflow-cpu", "numpy"],
+            )  # fmt: skip
+            version = str(info.registered_model_version)
+            for key, value in tags.items():
+                client.set_model_version_tag(cnn3d.NAME, version, key, value)
+            client.set_registered_model_alias(cnn3d.NAME, "champion", version)
+    except MlflowException as error:
+        raise WorkspaceError(
+            f"MLflow at {uri} did not take the model: {error}. The training is kept; "
+            "run `cmass train` again once it answers"
+        ) from error
+    return {
+        "name": cnn3d.NAME,
+        "version": version,
+        "alias": "champion",
+        "run_id": run.info.run_id,
+        "tracking_uri": uri,
+    }
+
+
+def _log_loss_curve(state: State) -> None:
+    import mlflow
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = np.arange(1, state.epoch + 1)
+    axes.plot(epochs, np.sqrt(state.loss), label="training")
+    axes.plot(epochs, np.sqrt(state.val_loss), label="validation")
+    axes.set(xlabel="epoch", ylabel="rms error of log$_{10}$ M$_{200c}$ [dex]")
+    axes.legend()
+    mlflow.log_figure(figure, "loss.png")

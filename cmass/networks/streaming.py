@@ -1,0 +1,125 @@
+"""Voxels from Parquet to batches, a few row groups in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cmass.errors import WorkspaceError
+
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Shards of one set, in order."""
+    files = sorted(folder.glob("shard-*.parquet"))
+    if not files:
+        raise WorkspaceError(f"{folder} holds no voxels: run `cmass voxelize` first")
+    return files
+
+
+def read_voxels(file: Path, rows_at_once: int = 100) -> Iterator[tuple[list[str], NDArray[np.float64], NDArray[np.float16]]]:  # fmt: skip
+    """Yield identifiers, true masses and grids (k, n, n, n) of a shard, k rows at a time."""
+    parquet = pq.ParquetFile(file)
+    for batch in parquet.iter_batches(rows_at_once):
+        grids = batch.column("voxels").to_numpy_ndarray()
+        yield (
+            batch.column("cluster_id").to_pylist(),
+            batch.column("log10_m200c_true").to_numpy(),
+            grids,
+        )
+
+
+def count(folder: Path) -> int:
+    """Clusters in the shards of a folder."""
+    return sum(pq.read_metadata(file).num_rows for file in shard_files(folder))
+
+
+def true_masses(folder: Path) -> NDArray[np.float64]:
+    """True log10 M200c of all clusters of a folder, in order."""
+    parts = [pq.read_table(f, columns=["log10_m200c_true"]) for f in shard_files(folder)]
+    return np.concatenate([p["log10_m200c_true"].to_numpy() for p in parts])
+
+
+def augment(grids: NDArray[np.float16], random: np.random.Generator) -> NDArray[np.float16]:
+    """Turn and reflect each grid (k, n, n, n) by a random symmetry of the problem.
+
+    The eight symmetries of the square in (x, y) and v → −v leave the mass unchanged:
+    sixteen in all, drawn for each grid.
+    """
+    out = np.empty_like(grids)
+    for i, choice in enumerate(random.integers(0, 16, len(grids))):
+        grid = grids[i]
+        if choice & 1:
+            grid = grid.transpose(1, 0, 2)
+        out[i] = grid[
+            :: -1 if choice & 2 else 1, :: -1 if choice & 4 else 1, :: -1 if choice & 8 else 1
+        ]
+    return out
+
+
+def batches(
+    folder: Path,
+    batch_size: int,
+    random: np.random.Generator | None = None,
+    *,
+    augmented: bool = False,
+    shards_in_memory: int = 2,
+) -> Iterator[Batch]:
+    """Yield (grids (k, n, n, n, 1), log10 masses (k, 1)) as float32.
+
+    Parameters
+    ----------
+    folder : Path
+        Shards of one set.
+    batch_size : int
+        Clusters a batch; the last one may be smaller.
+    random : numpy.random.Generator, optional
+        Shuffles shards, and clusters within `shards_in_memory` shards; without it
+        clusters come in the order of the files.
+    augmented : bool
+        Apply `augment`; needs `random`.
+    shards_in_memory : int
+        Shards shuffled together: what memory holds, whatever the size of the set.
+    """
+    files = shard_files(folder)
+    if random is None:
+        pending_x: list[NDArray[np.float16]] = []
+        pending_y: list[NDArray[np.float64]] = []
+        for file in files:
+            for _, masses, grids in read_voxels(file, batch_size):
+                pending_x.append(grids)
+                pending_y.append(masses)
+                if sum(map(len, pending_y)) >= batch_size:
+                    x, y = np.concatenate(pending_x), np.concatenate(pending_y)
+                    yield _as_batch(x[:batch_size], y[:batch_size])
+                    pending_x, pending_y = [x[batch_size:]], [y[batch_size:]]
+        if pending_y and sum(map(len, pending_y)):
+            yield _as_batch(np.concatenate(pending_x), np.concatenate(pending_y))
+        return
+    order = [files[i] for i in random.permutation(len(files))]
+    rest_x: NDArray[np.float16] | None = None
+    rest_y = np.zeros(0)
+    for start in range(0, len(order), shards_in_memory):
+        parts = [
+            part for file in order[start : start + shards_in_memory] for part in read_voxels(file)
+        ]
+        x = np.concatenate([p[2] for p in parts] if rest_x is None else [rest_x, *(p[2] for p in parts)])
+        y = np.concatenate([rest_y, *(p[1] for p in parts)])
+        del parts
+        shuffled = random.permutation(len(y))
+        last = start + shards_in_memory >= len(order)
+        full = len(y) if last else len(y) // batch_size * batch_size
+        for first in range(0, full, batch_size):
+            rows = shuffled[first : min(first + batch_size, full)]
+            grids = augment(x[rows], random) if augmented else x[rows]
+            yield _as_batch(grids, y[rows])
+        rest_x, rest_y = x[shuffled[full:]], y[shuffled[full:]]
+
+
+def _as_batch(grids: NDArray[np.float16], masses: NDArray[np.float64]) -> Batch:
+    return grids[..., None].astype(np.float32), masses[:, None].astype(np.float32)

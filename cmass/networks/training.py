@@ -1,0 +1,283 @@
+"""train: CNN_3D by least squares on log mass (paper, section 3.4).
+
+After every epoch the whole state (weights, optimiser, history, best weights) goes to
+one checkpoint file. A broken run goes on from there and ends with the same weights as
+one that was not broken: batches depend on the seed and the epoch alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmass.networks import cnn3d, streaming
+from cmass.params import Params, TrainParams
+from cmass.progress import track
+from cmass.seeds import generator
+from cmass.shards import digest_of
+from cmass.tables import (
+    atomic_path,
+    file_digest,
+    make_table,
+    read_table,
+    to_numpy,
+    write_json,
+    write_table,
+)
+from cmass.workspace import Workspace
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+#: Parameter sections that training depends on, beside the voxels.
+SECTIONS = ("seed", "train")
+
+
+@dataclass
+class State:
+    """Where training stands after some epochs."""
+
+    epoch: int = 0
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch (from 1) of the smallest validation loss."""
+        return int(np.argmin(self.val_loss)) + 1
+
+    def finished(self, train: TrainParams) -> bool:
+        """All epochs done, or no gain for `patience` epochs."""
+        stale = self.epoch > 0 and self.epoch - self.best_epoch >= train.patience
+        return self.epoch >= train.epochs or stale
+
+
+def set_up_keras(seed: int) -> None:
+    """Make TensorFlow repeat itself bit for bit: seeds and deterministic kernels."""
+    import keras
+
+    keras.utils.set_random_seed(seed % 2**31)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def learning_rate_at(epoch: int, train: TrainParams) -> float:
+    """Learning rate of an epoch (from 0): cosine from the first to the final rate."""
+    if train.epochs == 1:
+        return train.learning_rate
+    phase = 0.5 * (1 + np.cos(np.pi * epoch / (train.epochs - 1)))
+    return float(
+        train.learning_rate_final + (train.learning_rate - train.learning_rate_final) * phase
+    )
+
+
+def fit(
+    train_folder: Path,
+    validation_folder: Path,
+    checkpoint: Path,
+    n: int,
+    train: TrainParams,
+    seed: int,
+    identity: str,
+) -> tuple[keras.Model, State]:
+    """Train CNN_3D, or go on with a checkpoint of the same `identity`.
+
+    Parameters
+    ----------
+    train_folder, validation_folder : Path
+        Shards of voxels.
+    checkpoint : Path
+        File of the state after each epoch.
+    n : int
+        Voxels an axis.
+    train : TrainParams
+    seed : int
+    identity : str
+        Digest of data and parameters: a checkpoint of another one is not used.
+
+    Returns
+    -------
+    model : keras.Model
+        With the weights of the best epoch.
+    state : State
+    """
+    import keras
+
+    set_up_keras(seed)
+    model = cnn3d.build(n)
+    # Start at the mean mass: the first epochs need not learn a constant.
+    output = model.layers[-1]
+    output.bias.assign([float(streaming.true_masses(train_folder).mean())])
+    optimizer = keras.optimizers.Adam(train.learning_rate, train.beta_1, train.beta_2)
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    state, best = State(), model.get_weights()
+    restored = _restore(checkpoint, identity, model)
+    if restored is not None:
+        state, best = restored
+        log.info("train: going on after epoch %d", state.epoch)
+    steps = -(-streaming.count(train_folder) // train.batch_size)
+    while not state.finished(train):
+        rate = learning_rate_at(state.epoch, train)
+        optimizer.learning_rate.assign(rate)
+        random = generator(seed, "train-epoch", state.epoch)
+        start = time.monotonic()
+        stream = streaming.batches(
+            train_folder, train.batch_size, random, augmented=train.augment
+        )
+        total, seen = 0.0, 0
+        for x, y in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
+            total += float(model.train_on_batch(x, y)) * len(y)
+            seen += len(y)
+            model.reset_metrics()
+        state.epoch += 1
+        state.loss.append(total / seen)
+        state.val_loss.append(mean_squared_error(model, validation_folder, train.batch_size))
+        state.learning_rate.append(rate)
+        if state.best_epoch == state.epoch:
+            best = model.get_weights()
+        _save(checkpoint, identity, model, state, best)
+        log.info(
+            "train: epoch %d/%d, loss %.5f, validation %.5f (best %.5f), %.0f clusters/s",
+            state.epoch, train.epochs, state.loss[-1], state.val_loss[-1], min(state.val_loss),
+            seen / (time.monotonic() - start),
+        )  # fmt: skip
+    model.set_weights(best)
+    return model, state
+
+
+def mean_squared_error(model: keras.Model, folder: Path, batch_size: int) -> float:
+    """Mean squared error of log mass over a folder of voxels, dex squared."""
+    total, seen = 0.0, 0
+    for x, y in streaming.batches(folder, batch_size):
+        residual = np.asarray(model.predict_on_batch(x), np.float64) - y
+        total += float((residual**2).sum())
+        seen += len(y)
+    return total / seen
+
+
+def _save(
+    checkpoint: Path, identity: str, model: keras.Model, state: State, best: list[np.ndarray]
+) -> None:
+    arrays: dict[str, np.ndarray] = {
+        "header": np.array(json.dumps({"identity": identity, "state": asdict(state)}))
+    }
+    arrays |= {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    arrays |= {f"best_{i}": w for i, w in enumerate(best)}
+    variables = model.optimizer.variables
+    arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(variables)}
+    with atomic_path(checkpoint) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def _restore(
+    checkpoint: Path, identity: str, model: keras.Model
+) -> tuple[State, list[np.ndarray]] | None:
+    if not checkpoint.exists():
+        return None
+    with np.load(checkpoint, allow_pickle=False) as saved:
+        header = json.loads(str(saved["header"]))
+        if header["identity"] != identity:
+            log.info("train: the checkpoint is of other data or parameters, starting anew")
+            return None
+        n = len(model.weights)
+        model.set_weights([saved[f"weight_{i}"] for i in range(n)])
+        best = [saved[f"best_{i}"] for i in range(n)]
+        for i, variable in enumerate(model.optimizer.variables):
+            variable.assign(saved[f"optimizer_{i}"])
+    return State(**header["state"]), best
+
+
+def training_range(workspace: Workspace) -> dict[str, float]:
+    """What the training mocks cover: masses, distances, redshifts, galaxies per window."""
+    clusters = read_table(workspace.mock / "clusters", "mock_clusters")
+    split = read_table(workspace.split / "split.parquet", "split", ["cluster_id", "set"])
+    trained = {
+        name
+        for name, which in zip(split["cluster_id"].to_pylist(), split["set"].to_pylist(), strict=True)
+        if which == "train"
+    }
+    mask = np.array([name in trained for name in clusters["cluster_id"].to_pylist()])
+    mass, distance, z, n = (
+        values[mask]
+        for values in to_numpy(clusters, "log10_m200c_true", "distance_mpc_h", "z", "n_galaxies")
+    )
+    low, high = np.quantile(n, [0.0005, 0.9995])
+    return {
+        "log10_m200c_min": float(mass.min()),
+        "log10_m200c_max": float(mass.max()),
+        "distance_mpc_h_min": float(distance.min()),
+        "distance_mpc_h_max": float(distance.max()),
+        "z_min": float(z.min()),
+        "z_max": float(z.max()),
+        "n_galaxies_low": float(low),
+        "n_galaxies_high": float(high),
+    }
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Train CNN_3D, write its weights and history, and register it in MLflow."""
+    from cmass.networks import registry
+
+    train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
+    data_digest = digest_of(file_digest(train_folder), file_digest(validation_folder))
+    chosen = params.model_dump(mode="json")
+    identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest)
+    work = workspace.home / "model.partial"
+    work.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    model, state = fit(
+        train_folder, validation_folder, work / "checkpoint.npz", params.voxels.n, params.train,
+        params.seed, identity,
+    )  # fmt: skip
+    weights = workspace.model / "cnn3d.weights.h5"
+    workspace.model.mkdir(parents=True, exist_ok=True)
+    temporary = work / "cnn3d.weights.h5"
+    model.save_weights(temporary)
+    temporary.replace(weights)
+    history = {
+        "epoch": np.arange(1, state.epoch + 1),
+        "loss": state.loss,
+        "val_loss": state.val_loss,
+        "learning_rate": state.learning_rate,
+    }
+    write_table(
+        workspace.model / "history.parquet", make_table("training_history", history),
+        "training_history",
+    )  # fmt: skip
+    summary = {
+        "network": "cnn3d",
+        "n_weights": int(model.count_params()),
+        "n_train": streaming.count(train_folder),
+        "n_validation": streaming.count(validation_folder),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_val_loss": min(state.val_loss),
+        "validation_rms_dex": float(np.sqrt(min(state.val_loss))),
+        "weights_sha256": file_digest(weights),
+        "data_sha256": data_digest,
+        "profile": params.profile,
+        "training_range": training_range(workspace),
+    }
+    write_json(workspace.model / "model.json", summary)
+    version = registry.register(workspace, params, model, summary, state)
+    write_json(workspace.model / "registry.json", version)
+    # The checkpoint goes only now: when the registry fails, the next run need not train again.
+    shutil.rmtree(work)
+    log.info(
+        "train: best epoch %d of %d, validation rms %.4f dex, %.0f s, registered as %s version %s",
+        state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,
+        cnn3d.NAME, version["version"],
+    )  # fmt: skip
