@@ -299,6 +299,11 @@ _COLUMNS = [
     _c("item", "string", "", "meta.id", "File or product"),
     _c("property", "string", "", "meta.id", "What is stated"),
     _c("text", "string", "", "meta.note", "The statement"),
+    # --- rows of a source that are set aside
+    _c("row_number", "int64", "", "meta.number", "Row of the source table, from 0", 0),
+    _c("column_name", "string", "", "meta.id", "Column with the first bad value"),
+    _c("value_text", "string", "", "meta.note", "That value as text; empty where it is missing"),
+    _c("record", "string", "", "meta.note", "The whole row as JSON"),
 ]
 for _prior, _words in (("", "flat prior"), ("hmf_", "mass-function prior")):
     for _q, _percent in (("p16", "15.866"), ("p50", "50"), ("p84", "84.134")):
@@ -382,6 +387,10 @@ _TABLES = [
     _table(
         "raw_footprint", "One cap of a mangle polygon of the survey's window",
         "polygon_id cap_x cap_y cap_z cap_cm",
+    ),
+    _table(
+        "quarantine", "One row of a source that breaks the column dictionary, and why",
+        "item row_number column_name value_text reason record", "item row_number",
     ),
     _table(
         "survey_truth", "The truth of one cluster of the embedded survey",

@@ -1,0 +1,106 @@
+"""ingest: the tables of a survey as their sources have them, typed, with provenance.
+
+Rows that break the column dictionary go to ``quarantine.parquet``; everything else is
+passed through untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cmass.params import Params
+    from cmass.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+#: Largest difference between the footprint's area as stated and as measured.
+_AREA_TOLERANCE = 0.01
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Read the survey of `params` and write the tables of ``raw/``.
+
+    Raises
+    ------
+    InputError
+        A file is damaged, lacks a column, has wrong units or many bad rows.
+    SourceError
+        A server could not be read; what came whole is kept for the next run.
+    """
+    import pyarrow as pa
+
+    from cmass import cosmology, expectations
+    from cmass.ingest.footprint import Footprint
+    from cmass.ingest.galweight import N_CLUSTERS
+    from cmass.ingest.source_table import sift
+    from cmass.ingest.sources import choose_source
+    from cmass.tables import file_digest, write_json, write_table
+
+    source = choose_source(workspace, params)
+    _log.info("survey %s by the %s route", params.survey, source.route)
+    files = {"raw_clusters": "clusters", "raw_galaxies": "galaxies", "raw_footprint": "footprint",
+             "survey_truth": "truth"}  # fmt: skip
+    given = [source.footprint(), source.clusters(), source.galaxies(), source.truth()]
+    tables: dict[str, pa.Table] = {}
+    set_aside: list[pa.Table] = []
+    provenance: dict[str, Any] = {}
+    for one in given:
+        if one is None:
+            continue
+        table, bad = sift(one)
+        if not table.num_rows:
+            raise _empty(one.name, one.file)
+        if one.n_rows != table.num_rows + bad.num_rows:
+            raise _lost(one.name, one.n_rows, table.num_rows, bad.num_rows)
+        for row in bad.to_pylist():
+            _log.warning("%s row %d set aside: %s (value %r)", one.file, row["row_number"],
+                         row["reason"], row["value_text"])  # fmt: skip
+        _log.info("%s: %d rows, %d set aside", one.name, table.num_rows, bad.num_rows)
+        tables[one.name] = table
+        set_aside.append(bad)
+        provenance[files[one.name]] = dict(
+            one.provenance, route=source.route, rows_in_source=one.n_rows, rows=table.num_rows,
+            rows_set_aside=bad.num_rows,
+        )  # fmt: skip
+        if one.name == "raw_clusters":
+            background = cosmology.from_params(params.cosmology)
+            expectations.check_units(table, background, params.cosmology.h, one.file)
+            if source.route != "embedded" and one.n_rows != N_CLUSTERS:
+                _log.warning("%s holds %d clusters; GalWCat19 as published has %d",
+                             one.file, one.n_rows, N_CLUSTERS)  # fmt: skip
+
+    measured = Footprint.from_table(tables["raw_footprint"]).area_deg2()
+    provenance["footprint"]["area_deg2_measured"] = round(measured, 3)
+    stated = provenance["footprint"].get("area_deg2_stated")
+    if stated is not None and abs(measured / stated - 1) > _AREA_TOLERANCE:
+        _log.warning("the footprint measures %.1f deg2 and its file states %.1f", measured, stated)
+    _log.info("footprint: %.1f deg2", measured)
+
+    results = expectations.validate(tables)
+    write_json(workspace.raw / "expectations.json", results)
+    expectations.require(results)
+    write_table(workspace.raw / "quarantine.parquet", pa.concat_tables(set_aside), "quarantine")
+    for name, table in tables.items():
+        path = workspace.raw / f"{files[name]}.parquet"
+        write_table(path, table, name)
+        provenance[files[name]]["sha256"] = file_digest(path)
+    write_json(
+        workspace.raw / "provenance.json",
+        {"survey": params.survey, "route": source.route, "products": provenance},
+    )
+
+
+def _empty(name: str, file: str) -> Exception:
+    from cmass.errors import InputError
+
+    return InputError(f"table {name} has no good row", file=file)
+
+
+def _lost(name: str, given: int, kept: int, aside: int) -> Exception:
+    from cmass.errors import CmassError
+
+    return CmassError(
+        f"table {name}: {given} rows came, {kept} are kept and {aside} set aside; this is a fault "
+        "of cmass, please report it"
+    )

@@ -1,0 +1,215 @@
+"""Downloads that survive bad servers: retries, checks of the body, and resume.
+
+Every response that passes its check is kept under its URL and query, with its SHA-256.
+A later run takes what is intact from there and fetches the rest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmass.errors import SourceError, WorkspaceError
+from cmass.params import NetworkSourceParams
+from cmass.tables import atomic_path, file_digest, read_json, write_json
+
+_log = logging.getLogger(__name__)
+_BLOCK = 1 << 16
+#: Longest wait between two tries, seconds.
+_BACKOFF_MAX_S = 120.0
+#: HTTP states that may pass: time-out, too many requests, and the server's own faults.
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+
+Check = Callable[[Path], None]
+
+
+class DamagedError(Exception):
+    """A body that is not what was asked for; another try may bring it whole."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """One body on disk.
+
+    Attributes
+    ----------
+    path : Path
+    sha256 : str
+        Of the body.
+    url : str
+        With the query.
+    retrieved : str
+        Day of the download, ISO 8601, UTC.
+    """
+
+    path: Path
+    sha256: str
+    url: str
+    retrieved: str
+
+
+class Downloader:
+    """Fetch over HTTP into a folder, once for each URL and query.
+
+    Parameters
+    ----------
+    folder : Path
+        Where bodies are kept.
+    settings : NetworkSourceParams
+        Number of tries, waits and time limit.
+    sleep : callable, optional
+        Waits for so many seconds.
+    """
+
+    def __init__(
+        self, folder: Path, settings: NetworkSourceParams,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.folder, self.settings, self._sleep = folder, settings, sleep
+
+    def fetch(self, url: str, query: Mapping[str, str], check: Check) -> Download:
+        """Return the body at `url` with `query`, from the folder where it is intact.
+
+        Parameters
+        ----------
+        url : str
+        query : mapping
+            Names and values of the query string.
+        check : callable
+            Given the body's path; raises `DamagedError` where the body is not whole. Other
+            exceptions pass through.
+
+        Raises
+        ------
+        SourceError
+            The server did not give a good body in so many tries, or refused for good.
+        """
+        import requests
+
+        full = requests.Request("GET", url, params=dict(query)).prepare().url or url
+        name = hashlib.sha256(full.encode()).hexdigest()[:32]
+        body, note = self.folder / f"{name}.body", self.folder / f"{name}.json"
+        if (kept := self._kept(body, note, full)) is not None:
+            try:
+                check(kept.path)
+            except DamagedError as error:
+                _log.warning("%s: what was kept is not usable (%s); fetching again", full, error)
+            else:
+                return kept
+        self._get(full, body, check)
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        record = Download(body, file_digest(body), full, day)
+        write_json(note, {"url": full, "sha256": record.sha256, "retrieved": day})
+        return record
+
+    def _kept(self, body: Path, note: Path, url: str) -> Download | None:
+        if not (body.exists() and note.exists()):
+            return None
+        try:
+            known = read_json(note)
+        except WorkspaceError:
+            known = None
+        known = known if isinstance(known, dict) else {}
+        if known.get("url") != url or known.get("sha256") != file_digest(body):
+            _log.warning("%s: the kept body is damaged; fetching again", url)
+            return None
+        return Download(body, known["sha256"], url, str(known.get("retrieved", "unknown")))
+
+    def _get(self, url: str, body: Path, check: Check) -> None:
+        """Fetch `url` into `body`, trying again after what may pass."""
+        import requests
+        import tenacity
+        import urllib3
+
+        settings = self.settings
+        passing = (DamagedError, requests.ConnectionError, requests.Timeout,
+                   urllib3.exceptions.HTTPError)  # fmt: skip
+
+        def warn(state: tenacity.RetryCallState) -> None:
+            reason = state.outcome.exception() if state.outcome else None
+            wait = state.next_action.sleep if state.next_action else 0.0
+            _log.warning(
+                "%s: try %d of %d failed (%s); next in %.1f s",
+                _short(url), state.attempt_number, settings.attempts, reason, wait,
+            )  # fmt: skip
+
+        retry = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(settings.attempts),
+            wait=tenacity.wait_exponential(multiplier=settings.backoff_s, max=_BACKOFF_MAX_S),
+            retry=tenacity.retry_if_exception_type(passing),
+            before_sleep=warn, sleep=self._sleep, reraise=True,
+        )  # fmt: skip
+        try:
+            retry(self._get_once, url, body, check)
+        except passing as error:
+            raise SourceError(
+                f"{_short(url)} gave no usable answer in {settings.attempts} tries; the last: "
+                f"{error}. What arrived whole is kept: run the same command again later, or use "
+                "a mirror folder (--mirror DIR)"
+            ) from error
+        except requests.RequestException as error:
+            raise SourceError(f"{_short(url)} cannot be asked: {error}") from error
+
+    def _get_once(self, url: str, body: Path, check: Check) -> None:
+        import requests
+
+        settings = self.settings
+        deadline = time.monotonic() + settings.timeout_s
+        headers = {"Accept-Encoding": "identity", "User-Agent": "cmass"}
+        with requests.get(
+            url, stream=True, timeout=settings.timeout_s, headers=headers
+        ) as response:
+            if response.status_code != 200:
+                said = f"HTTP {response.status_code} {response.reason}: {_said(response)}"
+                if response.status_code in _PASSING:
+                    raise DamagedError(said)
+                raise SourceError(
+                    f"{_short(url)} refused: {said}. Check ingest.network in params.yaml"
+                )
+            encoded = "Content-Encoding" in response.headers
+            expected = None if encoded else response.headers.get("Content-Length")
+            with atomic_path(body) as temporary:
+                size = 0
+                with open(temporary, "wb") as stream:
+                    # read1 gives what has arrived, so that a server that trickles cannot
+                    # hold the time limit off.
+                    while block := response.raw.read1(_BLOCK, decode_content=True):
+                        size += stream.write(block)
+                        if time.monotonic() > deadline:
+                            raise DamagedError(f"not done after {settings.timeout_s:g} s")
+                if expected is not None and size != int(expected):
+                    raise DamagedError(f"{size} bytes of {expected} arrived")
+                refuse_html(temporary)
+                check(temporary)
+
+
+def refuse_html(path: Path) -> None:
+    """Raise `DamagedError` where `path` is empty or holds a web page."""
+    with open(path, "rb") as stream:
+        head = stream.read(_BLOCK)
+    if not head.strip():
+        raise DamagedError("the body is empty")
+    if re.match(rb"\s*(<!doctype\s+html|<html|<head|<body)", head, re.IGNORECASE):
+        raise DamagedError(f"a web page instead of data: {_words(head)}")
+
+
+def _said(response: object) -> str:
+    blocks = response.iter_content(2048)  # type: ignore[attr-defined]
+    return _words(next(blocks, b""))
+
+
+def _words(page: bytes) -> str:
+    """The readable start of a page, on one line."""
+    text = re.sub(r"<(style|script)\b.*?</\1\s*>|<[^>]*>", " ", page.decode("utf-8", "replace"),
+                  flags=re.DOTALL | re.IGNORECASE)  # fmt: skip
+    return " ".join(text.split())[:160] or "(no words)"
+
+
+def _short(url: str) -> str:
+    return url if len(url) <= 100 else url[:97] + "..."
