@@ -18,7 +18,9 @@ def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
         What is drawn, for instance ``"halo-field"``; streams of different
         purposes are independent.
     *ids : int
-        Identity of the thing drawn for, not negative.
+        Identity of the thing drawn for, not negative, below 2³². A purpose always goes
+        with the same number of ids: NumPy pads short keys with zeros, so ``(1,)`` and
+        ``(1, 0)`` are one stream.
 
     Returns
     -------

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +50,32 @@ def digest_of(*values: Any) -> str:
 
 @contextmanager
 def local_executor(workers: int) -> Iterator[Executor]:
-    """Processes on this machine; leftover work is cancelled when the block ends early."""
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    """Processes on this machine; work not begun is cancelled when the block ends early.
+
+    Work at hand is waited for, so that nothing writes once the caller has left.
+    """
+    executor = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_settle_worker
+    )
     try:
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=True, cancel_futures=True)
         raise
     executor.shutdown()
+
+
+def _settle_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone (it may be killed)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -64,16 +86,28 @@ def staged_folder(folder: Path, digest: str) -> Iterator[Path]:
     and removed otherwise.
     """
     partial = folder.with_name(folder.name + ".partial")
-    mark = partial / "digest"
-    if partial.exists() and not (mark.exists() and mark.read_text() == digest):
+    old = folder.with_name(folder.name + ".old")
+    mark, placed = partial / "digest", folder / "digest"
+    if old.exists():
+        shutil.rmtree(old)
+    if partial.exists() and not _says(mark, digest):
         shutil.rmtree(partial)
+    if not partial.exists() and _says(placed, digest):
+        folder.rename(partial)  # killed just before the last line below
     partial.mkdir(parents=True, exist_ok=True)
     mark.write_text(digest)
     yield partial
-    mark.unlink()
+    # The mark goes last: a kill at any of these lines loses no work.
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(old)
     partial.rename(folder)
+    if old.exists():
+        shutil.rmtree(old)
+    placed.unlink()
+
+
+def _says(mark: Path, digest: str) -> bool:
+    return mark.exists() and mark.read_text() == digest
 
 
 def run_shards(

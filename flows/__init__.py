@@ -1,0 +1,1 @@
+"""Prefect flows around the steps of cmass. They hold no logic of their own."""
