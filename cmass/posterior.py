@@ -335,6 +335,7 @@ def run(workspace: Workspace, params: Params) -> None:
     (what the mocks cover: outside, masses are flagged).
     """
     from cmass.networks import dispersion, prediction
+    from cmass.networks.training import training_range
 
     clusters = read_table(
         workspace.mock / "clusters", "mock_clusters", ["cluster_id", "z", "n_galaxies", "n_members"]
@@ -344,24 +345,16 @@ def run(workspace: Workspace, params: Params) -> None:
     predictions = prediction_table(workspace, params, model, clusters, "test", relation)
     predicted, true = to_numpy(predictions, "log10_m200c", "log10_m200c_true")
     density = JointDensity(predicted, true, params.posterior.bandwidth)
-    z, n_galaxies = to_numpy(clusters, "z", "n_galaxies")
-    usable = n_galaxies >= params.window.n_galaxies_min
-    z, n_galaxies = z[usable], n_galaxies[usable]
+    median_z = float(np.median(to_numpy(clusters, "z")[0]))
     folder = workspace.posterior
     write_table(folder / "predictions.parquet", predictions, "predictions")
-    grid = grid_table(density, params.posterior.n_bins, float(np.median(z)), params.cosmology)
+    grid = grid_table(density, params.posterior.n_bins, median_z, params.cosmology)
     write_table(folder / "posterior_grid.parquet", grid, "posterior_grid")
     write_table(folder / "joint.parquet", joint_table(density), "joint")
     write_json(folder / "dispersion.json", relation.as_json())
-    low, high = np.quantile(n_galaxies, [0.0005, 0.9995])
-    write_json(
-        folder / "range.json",
-        {
-            "log10_m200c_predicted": density.calibrated_range,
-            "n_galaxies": [float(low), float(high)],
-            "z": [float(z.min()), float(z.max())],
-        },
-    )
+    low, high = density.calibrated_range
+    limits = {"log10_m200c_predicted_min": low, "log10_m200c_predicted_max": high}
+    write_json(folder / "range.json", training_range(workspace) | limits)
     log.info(
         "posterior: %d pairs, calibrated for predictions from %.2f to %.2f",
         predictions.num_rows, *density.calibrated_range,

@@ -1,0 +1,312 @@
+"""Tables that people hand in and take away: Parquet, CSV, ECSV, FITS, VOTable, by suffix.
+
+Inside, a table is an Arrow table whose fields carry unit, UCD and description in their
+metadata, as the column dictionary writes them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from cmass.columns import COLUMNS
+from cmass.errors import InputError
+from cmass.tables import atomic_path
+
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+
+#: Suffixes by format; `.gz` may follow those of text and FITS when reading.
+SUFFIXES = {
+    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ecsv": "ecsv", ".fits": "fits",
+    ".fit": "fits", ".vot": "votable", ".votable": "votable", ".xml": "votable",
+}  # fmt: skip
+
+_ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
+
+
+def format_of(path: Path | str) -> str:
+    """Format that a file's suffix names.
+
+    Raises
+    ------
+    InputError
+        The suffix is not known.
+    """
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    kind = SUFFIXES.get(suffixes[-1]) if suffixes else None
+    if kind is None:
+        raise InputError(
+            "the suffix names no format that is known", file=path,
+            remedy=f"Use one of {' '.join(SUFFIXES)}",
+        )  # fmt: skip
+    return kind
+
+
+def read(
+    path: Path | str,
+    columns: Mapping[str, str] | None = None,
+    text: Sequence[str] = ("cluster_id",),
+) -> pa.Table:
+    """Read a table by its suffix.
+
+    Parameters
+    ----------
+    path : path
+    columns : mapping of str to str, optional
+        Our name to the file's name of a column (``{"ra": "RAJ2000"}``).
+    text : sequence of str
+        The file's names of columns that are text in CSV even if they look like numbers
+        (identifiers keep their leading zeros).
+
+    Returns
+    -------
+    pyarrow.Table
+        Fields carry the file's unit, UCD and description in their metadata.
+
+    Raises
+    ------
+    InputError
+        No such file, an unknown suffix, a damaged file, or a column of `columns` that
+        is not there.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if not path.is_file():
+        raise InputError("there is no such file", file=path)
+    if path.stat().st_size == 0:
+        raise InputError("the file is empty", file=path)
+    try:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(path)
+        elif kind == "csv":
+            from pyarrow import csv
+
+            convert = csv.ConvertOptions(
+                strings_can_be_null=True, column_types=dict.fromkeys(text, pa.string())
+            )
+            table = csv.read_csv(path, convert_options=convert)
+        else:
+            from astropy.table import Table
+
+            with warnings.catch_warnings():
+                # Files of others often break small rules of VOTable and FITS units.
+                warnings.simplefilter("ignore")
+                table = from_astropy(Table.read(path, format=_ASTROPY[kind]))
+    except MemoryError:
+        raise
+    except Exception as error:  # every reader has errors of its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"not readable as {kind}: {reason}", file=path,
+            remedy="Is it complete, and does its suffix say what it is?",
+        ) from error  # fmt: skip
+    return rename(table, columns or {}, path)
+
+
+def rename(table: pa.Table, columns: Mapping[str, str], file: Path | str | None = None) -> pa.Table:
+    """Give columns our names; a column of ours that is displaced is dropped.
+
+    Raises
+    ------
+    InputError
+        A column that is asked for is not there.
+    """
+    for ours, theirs in columns.items():
+        if theirs == ours:
+            continue
+        if theirs not in table.column_names:
+            raise InputError(
+                f"there is no column {theirs!r} to be used as {ours}", file=file, column=theirs,
+                remedy=f"The columns are {', '.join(table.column_names)}",
+            )  # fmt: skip
+        if ours in table.column_names:
+            table = table.drop_columns([ours])
+        table = table.rename_columns([ours if n == theirs else n for n in table.column_names])
+    return table
+
+
+def write(path: Path | str, table: pa.Table) -> None:
+    """Write a table by the path's suffix, in one piece.
+
+    Unit, UCD and description of each column go along where the format has room: all in
+    Parquet and VOTable, unit and description in ECSV and FITS, none in CSV. A column of
+    lists becomes an array column padded with NaN in FITS, VOTable and ECSV, and text of
+    numbers separated by spaces in CSV.
+
+    Raises
+    ------
+    InputError
+        The suffix is not known.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if path.suffix.lower() == ".gz":
+        raise InputError("compressed files are read, not written", file=path)
+    with atomic_path(path) as temporary:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, temporary, compression="zstd")
+        elif kind == "csv":
+            from pyarrow import csv
+
+            csv.write_csv(_flat(table), temporary)
+        else:
+            converted = to_astropy(table)
+            with warnings.catch_warnings():
+                # FITS and VOTable know no unit "Msun/h"; it is written as it is.
+                warnings.simplefilter("ignore")
+                if kind == "fits":
+                    _write_fits(temporary, converted)
+                else:
+                    converted.write(temporary, format=_ASTROPY[kind], overwrite=True)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """`table` with lists as text, for CSV."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            lists = table.column(number).to_pylist()
+            text = [None if x is None else " ".join(f"{v:.6g}" for v in x) for x in lists]
+            table = table.set_column(number, field.name, pa.array(text, pa.string()))
+    return table
+
+
+def _write_fits(path: Path, table: Table) -> None:
+    from astropy.io import fits
+
+    hdu = fits.table_to_hdu(table)
+    for number, name in enumerate(table.colnames, start=1):
+        ucd = table[name].meta.get("ucd", "")
+        hdu.header[f"TUCD{number}"] = (ucd, "UCD")
+        if table[name].description:
+            # astropy keeps descriptions out of FITS headers; TCOMM is what TOPCAT reads.
+            hdu.header[f"TCOMM{number}"] = table[name].description
+        unit = table[name].meta.get("unit", "")
+        if unit:
+            hdu.header[f"TUNIT{number}"] = unit
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+
+
+def _metadata(field: pa.Field) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+
+
+def to_astropy(table: pa.Table) -> Table:
+    """Convert an Arrow table; missing values are masked, lists become padded arrays."""
+    from astropy.table import MaskedColumn
+    from astropy.table import Table as AstropyTable
+
+    out = AstropyTable()
+    for field, values in zip(table.schema, table.columns, strict=True):
+        meta = _metadata(field)
+        column: Column = MaskedColumn(
+            **_masked(field, values), name=field.name, description=meta.get("description")
+        )
+        if unit := meta.get("unit"):
+            column.unit = _unit(unit)
+            column.meta["unit"] = unit
+        if ucd := meta.get("ucd"):
+            column.meta["ucd"] = ucd
+        out[field.name] = column
+    return out
+
+
+def _unit(text: str) -> Any:
+    """An astropy unit; units it does not know (Msun/h) keep their name."""
+    from astropy import units
+
+    return units.Unit(text, parse_strict="silent")
+
+
+def _masked(field: pa.Field, values: pa.ChunkedArray) -> dict[str, Any]:
+    """Data and mask of a MaskedColumn."""
+    kind = field.type
+    if pa.types.is_list(kind):
+        rows = [[] if r is None else r for r in values.to_pylist()]
+        width = max((len(r) for r in rows), default=0)
+        data = np.full((len(rows), max(width, 1)), np.nan, np.float32)
+        for number, row in enumerate(rows):
+            data[number, : len(row)] = row
+        return {"data": data, "mask": np.isnan(data)}
+    missing = values.is_null().to_numpy()
+    if pa.types.is_floating(kind):
+        data = values.to_numpy()
+        return {"data": data, "mask": missing | np.isnan(data)}
+    if pa.types.is_boolean(kind):
+        return {"data": values.fill_null(False).to_numpy(), "mask": missing}
+    if pa.types.is_integer(kind):
+        return {"data": values.fill_null(0).to_numpy(), "mask": missing}
+    text = [x if isinstance(x, str) else "" if x is None else str(x) for x in values.to_pylist()]
+    return {"data": np.array(text, dtype=str), "mask": missing}
+
+
+def from_astropy(table: Table) -> pa.Table:
+    """Convert an astropy Table; masked values become missing, arrays become lists."""
+    arrays, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        data = np.ma.getdata(np.ma.asarray(column))
+        mask = np.ma.getmaskarray(np.ma.asarray(column))
+        if data.ndim > 1:
+            # Padding (NaN, masked) at the end of a row is not part of the list.
+            good = ~(mask | ~np.isfinite(data)).reshape(len(data), -1)
+            rows = [r[g].tolist() for r, g in zip(data.reshape(len(data), -1), good, strict=True)]
+            array = pa.array(rows, pa.list_(pa.float32()))
+        elif data.dtype.kind == "S":
+            array = pa.array([x.decode("utf-8") for x in data.tolist()], pa.string(), mask=mask)
+        elif data.dtype.kind in "UO":
+            text = [None if x is None else str(x) for x in data.tolist()]
+            array = pa.array(text, pa.string(), mask=mask)
+        else:
+            native = data.astype(data.dtype.newbyteorder("="))
+            array = pa.array(np.ascontiguousarray(native), mask=mask)
+        meta = {
+            "unit": str(getattr(column, "unit", None) or ""),
+            "ucd": str(column.info.meta.get("ucd", "") if column.info.meta else ""),
+            "description": str(column.info.description or ""),
+        }
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata=meta))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def as_arrow(table: Any) -> pa.Table:
+    """Arrow table of an Arrow or astropy table.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "colnames") and hasattr(table, "info"):
+        return from_astropy(table)
+    raise InputError(
+        f"a table of type {type(table).__name__} is not known",
+        remedy="Give an astropy Table or a pyarrow Table; cmass.formats.read reads files",
+    )
+
+
+def require(table: pa.Table, names: list[str], what: str, file: Path | str | None = None) -> None:
+    """Raise where a column is missing, and say what the table has instead."""
+    lacking = [n for n in names if n not in table.column_names]
+    if lacking:
+        meanings = "; ".join(f"{n}: {COLUMNS[n].description}" for n in lacking)
+        raise InputError(
+            f"the table of {what} lacks {', '.join(lacking)}", file=file,
+            column=", ".join(lacking),
+            remedy=f"It has {', '.join(table.column_names) or 'no columns'}. Name yours with "
+            f"--column {lacking[0]}=YOURS ({meanings})",
+        )  # fmt: skip

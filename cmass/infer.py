@@ -1,0 +1,469 @@
+"""infer: masses and posteriors of a survey's clusters, and what they say beside GalWeight's."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import chi2
+
+from cmass import pretrained, seeds
+from cmass.columns import FLAGS
+from cmass.cosmology import from_params
+from cmass.errors import VoxelError
+from cmass.evaluate import Numbers, metrics
+from cmass.params import Params
+from cmass.posterior import TAIL, at_edge, cumulative_at, quantiles, reweight
+from cmass.pretrained import Bundle
+from cmass.progress import track
+from cmass.tables import make_table, points_by_cluster, read_table, to_numpy, write_table
+from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+#: Grids handed to the network at once: 50 MB at 50³.
+_BATCH = 100
+_NO_MASS = ("too_few_galaxies", "degenerate", "bad_input")
+#: Mocks drawn for each cluster of the survey when GalWeight's comparison is predicted.
+_MOCKS_PER_CLUSTER = 20
+#: Points per dex of the mass function.
+_POINTS_PER_DEX = 50
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Clusters and the galaxies in their windows.
+
+    Attributes
+    ----------
+    cluster_id : list of str
+    ra, dec, z : ndarray, shape (n,)
+        deg, deg, redshift.
+    flag : ndarray of int32, shape (n,)
+        Flags known before the mass; `bad_input` stops the estimate.
+    points : ndarray, shape (n_points, 3)
+        x, y (proper Mpc/h), v (km/s), one cluster after the other.
+    offsets : ndarray, shape (n + 1,)
+        Where each cluster begins in `points`.
+    """
+
+    cluster_id: list[str]
+    ra: Array
+    dec: Array
+    z: Array
+    flag: NDArray[np.int32]
+    points: Array
+    offsets: NDArray[np.int64]
+
+
+def point_estimates(
+    sample: Sample, bundle: Bundle, flag: NDArray[np.int32], *, progress: bool = True
+) -> Array:
+    """The network's log10 M200c of each cluster, shape (n,); `flag` is updated in place.
+
+    Clusters with too few galaxies or without a density are flagged and get NaN.
+    """
+    from cmass.networks import prediction
+    from cmass.voxels import density_grid
+
+    window, voxels = bundle.window, bundle.voxels
+    counts = np.diff(sample.offsets)
+    flag[counts < window.n_galaxies_min] |= FLAGS["too_few_galaxies"].value
+    stop = sum(FLAGS[name].value for name in _NO_MASS)
+    rows = np.flatnonzero((flag & stop) == 0)
+    out = np.full(len(counts), np.nan)
+    size = min(_BATCH, rows.size)
+    grids = np.empty((size, voxels.n, voxels.n, voxels.n), np.float32)
+    filled: list[int] = []
+    shown = track(rows, "masses", total=rows.size) if progress else rows
+    for number, row in enumerate(shown, start=1):
+        cloud = sample.points[sample.offsets[row] : sample.offsets[row + 1]]
+        try:
+            grid = density_grid(
+                cloud, kappa=voxels.kappa, half_width=window.half_width_mpc_h,
+                v_max=window.v_max_km_s, n=voxels.n,
+            )  # fmt: skip
+        except VoxelError:
+            flag[row] |= FLAGS["degenerate"].value
+        else:
+            np.multiply(grid, np.float32(voxels.scale), out=grids[len(filled)])
+            filled.append(int(row))
+        if filled and (len(filled) == size or number == rows.size):
+            out[filled] = prediction.predict_grids(bundle.network, grids[: len(filled)])
+            filled = []
+    return out
+
+
+def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True) -> pa.Table:
+    """Masses of clusters from the galaxies in their windows: the core of run and `estimate`.
+
+    Parameters
+    ----------
+    sample : Sample
+    bundle : Bundle
+    progress : bool
+        Show how far the work is.
+
+    Returns
+    -------
+    pyarrow.Table
+        Table `masses`, one row a cluster in the order of `sample`. A cluster without a
+        mass keeps its row: missing values, an empty posterior and a flag that says why.
+    """
+    flag = sample.flag.astype(np.int32).copy()
+    point = point_estimates(sample, bundle, flag, progress=progress)
+    counts = np.diff(sample.offsets)
+    known = np.isfinite(point)
+    low, high = bundle.range.n_galaxies
+    unlike = known & ((counts < low) | (counts > high))
+    flag[unlike] |= FLAGS["unlike_training"].value
+    low, high = bundle.range.z
+    good_z = (flag & FLAGS["bad_input"].value) == 0
+    flag[good_z & ((sample.z < low) | (sample.z > high))] |= FLAGS[
+        "redshift_outside_training"
+    ].value
+    flag[known] |= bundle.density.flags(point[known])
+    flat = bundle.density.posterior(point, bundle.edges)
+    flag[at_edge(flat, bundle.edges, bundle.density.kernel_width_dex)] |= FLAGS[
+        "posterior_at_edge"
+    ].value
+    levels = [TAIL, 0.5, 1 - TAIL]
+    p16, p50, p84 = quantiles(flat, bundle.edges, levels).T
+    by_hmf = reweight(flat, *bundle.priors)
+    hmf16, hmf50, hmf84 = quantiles(by_hmf, bundle.edges, levels).T
+    usable = (flag & FLAGS["bad_input"].value) == 0
+    sigma = np.full(len(counts), np.nan)
+    if usable.any():
+        from cmass.networks.dispersion import clipped_sigma_km_s
+
+        z = np.where(usable, sample.z, 0.1)  # rows of bad input have no galaxies
+        sigma = clipped_sigma_km_s(
+            sample.points, sample.offsets, z, from_params(bundle.cosmology),
+            bundle.relation.clip_sigma,
+        )  # fmt: skip
+    by_dispersion = bundle.relation.log10_m200c(sigma, np.where(usable, sample.z, np.nan))
+    has = np.isfinite(flat).all(axis=1)
+    lengths = np.where(has, flat.shape[1], 0)
+    posterior = pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+        pa.array(flat[has].astype(np.float32).ravel()),
+    )
+    return make_table(
+        "masses",
+        {
+            "cluster_id": sample.cluster_id, "ra": sample.ra, "dec": sample.dec, "z": sample.z,
+            "n_galaxies": counts, "log10_m200c": point,
+            "log10_m200c_p16": p16, "log10_m200c_p50": p50, "log10_m200c_p84": p84,
+            "log10_m200c_hmf_p16": hmf16, "log10_m200c_hmf_p50": hmf50,
+            "log10_m200c_hmf_p84": hmf84,
+            "sigma_minus": p50 - p16, "sigma_plus": p84 - p50,
+            "log10_m200c_dispersion": by_dispersion, "flag": flag, "posterior": posterior,
+        },
+    )  # fmt: skip
+
+
+def facing_sigma(p16: Array, p50: Array, p84: Array, reference: Array) -> Array:
+    """1-sigma error of a mass on the side that faces `reference` (dex), any shape.
+
+    Posteriors are asymmetric: what a mass above ours is measured against is `sigma_plus`,
+    what a mass below it is measured against is `sigma_minus`.
+    """
+    return np.where(reference > p50, p84 - p50, p50 - p16)
+
+
+def pull(
+    p16: Array, p50: Array, p84: Array, reference: Array, reference_err: Array | float = 0.0
+) -> Array:
+    """log10(M / M_reference) over the combined error (paper, section 5).
+
+    M is the posterior median under the flat prior, its error the one facing the
+    reference (`facing_sigma`).
+    """
+    sigma = np.hypot(facing_sigma(p16, p50, p84, reference), reference_err)
+    return (p50 - reference) / sigma
+
+
+def expected_comparison(
+    bundle: Bundle, reference: Array, reference_err: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Offsets and pulls that a perfect simulator would show against the reference masses.
+
+    The flat prior, its edges and mean reversion shift masses even if the mocks were
+    exactly right, so zero is not what to expect. Each cluster of the survey is replaced
+    by test mocks of its reference mass, and the truth of the mock, with the reference's
+    error drawn, takes the place of the reference.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    reference, reference_err : ndarray, shape (n,)
+        log10 M200 and its error, dex.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    offset, pull : ndarray, shape (20 n,)
+    """
+    predicted, true = bundle.density.pairs
+    order = np.argsort(true, kind="stable")
+    place = np.searchsorted(true[order], reference)
+    width = max(_MOCKS_PER_CLUSTER, true.size // 50)
+    drawn = rng.integers(-width // 2, width // 2 + 1, (_MOCKS_PER_CLUSTER, reference.size))
+    rows = order[np.clip(place + drawn, 0, true.size - 1)].ravel()
+    error = np.broadcast_to(reference_err, drawn.shape).ravel()
+    mock_reference = true[rows] + error * rng.standard_normal(error.size)
+    chosen, back = np.unique(rows, return_inverse=True)
+    posterior = bundle.density.posterior(predicted[chosen], bundle.edges)
+    p16, p50, p84 = quantiles(posterior, bundle.edges, [TAIL, 0.5, 1 - TAIL])[back].T
+    return p50 - mock_reference, pull(p16, p50, p84, mock_reference, error)
+
+
+def _mean_error(values: Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
+
+
+def _spread_error(values: Array) -> float:
+    """Standard error of a standard deviation, from the fourth moment."""
+    if values.size < 4:
+        return float("nan")
+    rest = values - values.mean()
+    variance = float((rest**2).mean())
+    fourth = float((rest**4).mean())
+    return float(np.sqrt(max(fourth - variance**2, 0.0) / values.size / (4 * variance)))
+
+
+def _add_offset(numbers: Numbers, name: str, survey: str, offset: Array, pulls: Array,
+                paper: tuple[float | None, float | None] = (None, None)) -> None:  # fmt: skip
+    """Rows `<name>_offset_*`, `<name>_scatter*`, and the pull's mean and deviation."""
+    if offset.size == 0:
+        return
+    median_error = 1.2533 * _mean_error(offset)  # of a median of normal values
+    numbers.add(f"{name}_offset_median", float(np.median(offset)), bin=survey,
+                error=median_error, unit="dex")  # fmt: skip
+    numbers.add(f"{name}_scatter", metrics.scatter(offset), bin=survey,
+                error=_spread_error(offset), unit="dex")  # fmt: skip
+    numbers.add(f"{name}_scatter_robust", metrics.robust_scatter(offset), bin=survey, unit="dex")
+    prefix = "" if name == "galweight" else f"{name}_"
+    numbers.add(f"{prefix}pull_mean", float(pulls.mean()), bin=survey, error=_mean_error(pulls),
+                paper=paper[0])  # fmt: skip
+    numbers.add(f"{prefix}pull_std", metrics.scatter(pulls), bin=survey,
+                error=_spread_error(pulls), paper=paper[1])  # fmt: skip
+
+
+def comparison_table(
+    masses: pa.Table, clusters: pa.Table, truth: pa.Table | None, bundle: Bundle, survey: str,
+    rng: np.random.Generator,
+) -> pa.Table:  # fmt: skip
+    """Table `calibration` of a survey: our masses against GalWeight's and, if known, the truth.
+
+    Only clusters with a posterior and a GalWeight mass enter the comparison; their number
+    is `n_compared`. Rows that start with ``expected_`` say what a perfect simulator would
+    give (see `expected_comparison`).
+
+    Parameters
+    ----------
+    masses, clusters : pyarrow.Table
+        Tables `masses` and `clusters`, row by row the same clusters.
+    truth : pyarrow.Table, optional
+        Table `survey_truth` in the same order.
+    bundle : Bundle
+    survey : str
+        Goes to the column `bin`.
+    rng : numpy.random.Generator
+    """
+    numbers = Numbers()
+    p16, p50, p84 = to_numpy(masses, "log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84")
+    (flag,) = to_numpy(masses, "flag")
+    reference, error = to_numpy(clusters, "log10_m200_galweight", "log10_m200_galweight_err")
+    known = np.isfinite(p50)
+    numbers.add("n_clusters", masses.num_rows, bin=survey)
+    numbers.add("n_without_posterior", int((~known).sum()), bin=survey)
+    for one in FLAGS.values():
+        numbers.add(f"n_flag_{one.name}", int(((flag & one.value) > 0).sum()), bin=survey)
+    both = known & np.isfinite(reference) & np.isfinite(error)
+    numbers.add("n_compared", int(both.sum()), bin=survey)
+    a, b, c, ref, err = (x[both] for x in (p16, p50, p84, reference, error))
+    _add_offset(numbers, "galweight", survey, b - ref, pull(a, b, c, ref, err), paper=(-0.02, 1.05))
+    if both.any():
+        offset, pulls = expected_comparison(bundle, ref, err, rng)
+        good = np.isfinite(pulls)
+        numbers.add("expected_galweight_offset_median", float(np.median(offset[good])),
+                    bin=survey, unit="dex")  # fmt: skip
+        numbers.add("expected_galweight_scatter", metrics.scatter(offset[good]), bin=survey,
+                    unit="dex")  # fmt: skip
+        numbers.add("expected_pull_mean", float(pulls[good].mean()), bin=survey)
+        numbers.add("expected_pull_std", metrics.scatter(pulls[good]), bin=survey)
+    if truth is not None:
+        (true,) = to_numpy(truth, "log10_m200c_true")
+        known &= np.isfinite(true)
+        _add_offset(numbers, "truth", survey, (p50 - true)[known],
+                    pull(p16, p50, p84, true)[known])  # fmt: skip
+        rows = [
+            np.asarray(p, float) for p, k in zip(masses["posterior"].to_pylist(), known, strict=True)
+            if k
+        ]  # fmt: skip
+        if rows:
+            transform = cumulative_at(np.array(rows), bundle.edges, true[known])
+            for metric, level in (("coverage_68", 1 - 2 * TAIL), ("coverage_95", 1 - 2 * ndtr(-2))):
+                value = float(metrics.interval_coverage(transform, level)[0])
+                spread = np.sqrt(level * (1 - level) / transform.size)
+                numbers.add(f"truth_{metric}", value, bin=survey, error=spread)
+    return numbers.table()
+
+
+def number_density(
+    log10_m: Array, at: Array, volume_mpc3_h3: float, width_dex: float
+) -> tuple[Array, Array, Array]:
+    """Number density per dex by a Gaussian kernel, with a 1-sigma Poisson band.
+
+    Parameters
+    ----------
+    log10_m : ndarray, shape (n,)
+        log10 masses.
+    at : ndarray, shape (k,)
+        Where the density is wanted.
+    volume_mpc3_h3 : float
+        Comoving volume, h⁻³ Mpc³.
+    width_dex : float
+        Standard deviation of the kernel.
+
+    Returns
+    -------
+    density, low, high : ndarray, shape (k,)
+        h³ Mpc⁻³ dex⁻¹. The band is the exact Poisson interval (Garwood 1936) of the
+        effective number of clusters under the kernel, 2 sqrt(pi) h times the kernel sum.
+    """
+    offset = (at[:, None] - log10_m[None, :]) / width_dex
+    kernel = np.exp(-0.5 * offset**2).sum(axis=1) / (np.sqrt(2 * np.pi) * width_dex)
+    # A kernel sum has the relative error of this many counts: (sum K)² / sum K².
+    effective = kernel * 2 * np.sqrt(np.pi) * width_dex
+    low, high = 0.5 * chi2.ppf(TAIL, 2 * effective), 0.5 * chi2.ppf(1 - TAIL, 2 * effective + 2)
+    per_count = 1 / (2 * np.sqrt(np.pi) * width_dex * volume_mpc3_h3)
+    return kernel / volume_mpc3_h3, np.nan_to_num(low) * per_count, high * per_count
+
+
+def mass_function_table(
+    by_estimator: dict[str, Array], area_deg2: float, z: float, params: Params
+) -> pa.Table:
+    """Table `mass_function`: measured by each estimator, and Tinker+2008 (paper, Fig. A1).
+
+    Every cluster counts once, in the volume of `area_deg2` out to the largest distance;
+    one kernel (Scott's rule on all masses together) serves all estimators.
+    """
+    from cmass.mass_function import mass_function
+
+    known = {name: m[np.isfinite(m)] for name, m in by_estimator.items()}
+    known = {name: m for name, m in known.items() if m.size > 1}
+    columns: dict[str, list] = {
+        name: [] for name in
+        ("log10_m200c", "estimator", "density_h3_mpc3_dex", "density_low", "density_high")
+    }  # fmt: skip
+
+    def add(estimator: str, at: Array, density: Array, low, high) -> None:
+        rows = (at, [estimator] * at.size, density, low, high)
+        for name, values in zip(columns, rows, strict=True):
+            columns[name].extend(values)
+
+    if known:
+        together = np.concatenate(list(known.values()))
+        widths = [m.std(ddof=1) * m.size ** (-1 / 5) for m in known.values()]
+        width = float(np.median(widths))
+        low, high = np.floor(together.min() * 10) / 10, np.ceil(together.max() * 10) / 10
+        at = np.linspace(low, high, round(float(high - low) * _POINTS_PER_DEX) + 1)
+        volume = comoving_volume(area_deg2, params.window.distance_max_mpc_h)
+        for name, m in known.items():
+            add(name, at, *number_density(m, at, volume, width))
+        theory = mass_function(at, z, params.cosmology)
+        add("tinker08", at, theory, [None] * at.size, [None] * at.size)
+    return make_table("mass_function", columns)
+
+
+def comoving_volume(area_deg2: float, distance_mpc_h: float) -> float:
+    """Comoving volume (h⁻³ Mpc³) of a cone of `area_deg2` out to `distance_mpc_h`."""
+    return float(np.radians(1.0) ** 2 * area_deg2 * distance_mpc_h**3 / 3)
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Estimate the masses of the selected clusters and compare them with GalWeight's.
+
+    Writes `masses/masses.parquet`, `comparison.parquet` and `mass_function.parquet`.
+    """
+    bundle = pretrained.from_workspace(workspace, params)
+    clusters = read_table(workspace.selected / "clusters.parquet", "clusters")
+    galaxies = read_table(
+        workspace.selected / "galaxies.parquet", "galaxies",
+        ["cluster_id", "x_proj", "y_proj", "v_los"],
+    )  # fmt: skip
+    points, offsets = points_by_cluster(galaxies, clusters["cluster_id"])
+    ra, dec, z, flag = to_numpy(clusters, "ra", "dec", "z", "flag")
+    ids = clusters["cluster_id"].to_pylist()
+    masses = masses_from_points(Sample(ids, ra, dec, z, flag, points, offsets), bundle)
+    truth = _truth(workspace, clusters)
+    rng = seeds.generator(params.seed, "infer-expected")
+    comparison = comparison_table(masses, clusters, truth, bundle, workspace.survey, rng)
+    by_estimator = {
+        "cnn3d": to_numpy(masses, "log10_m200c_p50")[0],
+        "galweight": to_numpy(clusters, "log10_m200_galweight")[0],
+    }
+    if truth is not None:
+        by_estimator["truth"] = to_numpy(truth, "log10_m200c_true")[0]
+    area = effective_area_deg2(workspace, params, clusters.num_rows)
+    function = mass_function_table(by_estimator, area, float(np.median(z)), params)
+    folder = workspace.masses
+    write_table(folder / "masses.parquet", masses, "masses")
+    write_table(folder / "comparison.parquet", comparison, "calibration")
+    write_table(folder / "mass_function.parquet", function, "mass_function")
+    values = dict(
+        zip(comparison["metric"].to_pylist(), comparison["value"].to_pylist(), strict=True)
+    )
+    log.info(
+        "infer: %d clusters, %d without a posterior; against GalWeight: %s", masses.num_rows,
+        int(values["n_without_posterior"]),
+        ", ".join(f"{k} {v:.3f}" for k, v in values.items() if "pull" in k or "galweight" in k),
+    )  # fmt: skip
+
+
+def effective_area_deg2(workspace: Workspace, params: Params, n_selected: int) -> float:
+    """Area that the selected clusters stand for, deg².
+
+    `infer.area_deg2` where it is given. Otherwise the area of the footprint, times the
+    part of the near clusters with a centre inside it that were selected: the others lie
+    too close to its rim for a whole window.
+    """
+    from cmass.ingest.footprint import Footprint
+
+    if params.infer.area_deg2 is not None:
+        return params.infer.area_deg2
+    footprint = Footprint.from_table(
+        read_table(workspace.raw / "footprint.parquet", "raw_footprint")
+    )
+    rejected = read_table(
+        workspace.selected / "rejected.parquet", "rejected_clusters",
+        ["ra", "dec", "distance_mpc_h"],
+    )  # fmt: skip
+    ra, dec, distance = to_numpy(rejected, "ra", "dec", "distance_mpc_h")
+    near = distance <= params.window.distance_max_mpc_h
+    n_rim = int(footprint.contains(ra[near], dec[near]).sum())
+    area = footprint.area_deg2()
+    log.info(
+        "infer: footprint of %.0f deg2, %d of %d near clusters inside it selected", area,
+        n_selected, n_selected + n_rim,
+    )  # fmt: skip
+    return area * n_selected / max(n_selected + n_rim, 1)
+
+
+def _truth(workspace: Workspace, clusters: pa.Table) -> pa.Table | None:
+    """Table `survey_truth` in the order of `clusters`; None for a real survey."""
+    import pyarrow.compute as pc
+
+    path = workspace.raw / "truth.parquet"
+    if not path.exists():
+        return None
+    truth = read_table(path, "survey_truth")
+    rows = pc.index_in(clusters["cluster_id"], value_set=truth["cluster_id"].combine_chunks())
+    return truth.take(rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows)

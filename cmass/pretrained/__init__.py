@@ -1,0 +1,231 @@
+"""The model that ships with the package, and how a finished run becomes one.
+
+A bundle is a folder with everything that turns galaxies into posteriors: the network's
+weights, the test set's predictions (the joint density), the mass bins and priors, the
+sigma-M relation, and `model.json` with parameters, range and provenance.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cmass.errors import InputError, WorkspaceError
+from cmass.networks.dispersion import Relation
+from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
+from cmass.posterior import JointDensity, grid_edges
+from cmass.tables import file_digest, read_json, read_table, to_numpy, write_json
+from cmass.workspace import Workspace
+
+Array = NDArray[np.float64]
+
+#: Folder of the bundle that ships.
+SHIPPED = Path(__file__).parent
+WEIGHTS = "cnn3d.weights.h5"
+_TABLES = ("predictions", "posterior_grid")
+_FILES = (WEIGHTS, "predictions.parquet", "posterior_grid.parquet", "dispersion.json")
+
+
+@dataclass(frozen=True)
+class TrainingRange:
+    """What the mocks cover; masses of clusters outside are flagged.
+
+    Attributes
+    ----------
+    n_galaxies : tuple of float
+        0.05 % and 99.95 % quantiles of the galaxies in a window.
+    z : tuple of float
+        Smallest and largest redshift.
+    """
+
+    n_galaxies: tuple[float, float]
+    z: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that its posteriors need.
+
+    Attributes
+    ----------
+    weights : Path
+        Weights of CNN_3D.
+    density : JointDensity
+        Joint density of point estimate and truth.
+    grid : pyarrow.Table
+        Table `posterior_grid`.
+    relation : Relation
+        The sigma-M relation.
+    range : TrainingRange
+    window : WindowParams
+    voxels : VoxelParams
+    cosmology : CosmologyParams
+    provenance : dict
+        Where the bundle comes from.
+    """
+
+    weights: Path
+    density: JointDensity
+    grid: pa.Table
+    relation: Relation
+    range: TrainingRange
+    window: WindowParams
+    voxels: VoxelParams
+    cosmology: CosmologyParams
+    provenance: dict[str, Any]
+
+    @cached_property
+    def network(self) -> Any:
+        """The network (a keras.Model), loaded at first use."""
+        from cmass.networks import prediction
+
+        if not self.weights.exists():
+            raise WorkspaceError(f"{self.weights} does not exist: train a model first")
+        return prediction.load(self.weights, self.voxels.n)
+
+    @cached_property
+    def edges(self) -> Array:
+        """Edges of the mass bins, log10 of h⁻¹ M☉, shape (n_bins + 1,)."""
+        return grid_edges(self.grid)
+
+    @property
+    def priors(self) -> tuple[Array, Array]:
+        """Prior probabilities per bin: flat, halo mass function."""
+        flat, hmf = to_numpy(self.grid, "prior_flat", "prior_hmf")
+        return flat, hmf
+
+
+def _assemble(
+    weights: Path, posterior: Path, settings: dict[str, Any], provenance: dict[str, Any]
+) -> Bundle:
+    """Bundle of the files in `posterior`; `settings` holds parameters and range as JSON has them."""
+    pairs = read_table(
+        posterior / "predictions.parquet", "predictions", ["log10_m200c", "log10_m200c_true"]
+    )
+    relation = posterior / "dispersion.json"
+    return Bundle(
+        weights=weights,
+        density=JointDensity(
+            *to_numpy(pairs, "log10_m200c", "log10_m200c_true"), settings["bandwidth"]
+        ),
+        grid=read_table(posterior / "posterior_grid.parquet", "posterior_grid"),
+        relation=Relation.from_json(read_json(relation), relation),
+        range=_training_range(settings["range"]),
+        window=WindowParams.model_validate(settings["window"]),
+        voxels=VoxelParams.model_validate(settings["voxels"]),
+        cosmology=CosmologyParams.model_validate(settings["cosmology"]),
+        provenance=provenance,
+    )
+
+
+def _training_range(values: dict[str, float]) -> TrainingRange:
+    return TrainingRange(
+        n_galaxies=(values["n_galaxies_low"], values["n_galaxies_high"]),
+        z=(values["z_min"], values["z_max"]),
+    )
+
+
+def _settings(params: Params, range_: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "bandwidth": params.posterior.bandwidth,
+        "range": range_,
+        "window": params.window.model_dump(mode="json"),
+        "voxels": params.voxels.model_dump(mode="json"),
+        "cosmology": params.cosmology.model_dump(mode="json"),
+    }
+
+
+def from_workspace(workspace: Workspace, params: Params) -> Bundle:
+    """The model of a run, after the steps train and posterior."""
+    range_ = read_json(workspace.posterior / "range.json")
+    return _assemble(
+        workspace.model / WEIGHTS, workspace.posterior, _settings(params, range_),
+        {"profile": params.profile},
+    )  # fmt: skip
+
+
+def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
+    """Load a bundle: the one that ships, or one that `make_bundle` wrote.
+
+    Raises
+    ------
+    InputError
+        A file is damaged or is not the one that `model.json` was written with.
+    WorkspaceError
+        A file is missing.
+    """
+    folder = Path(folder)
+    if not (folder / "model.json").exists():
+        raise WorkspaceError(
+            f"{folder} holds no model (model.json is missing): give the folder of a bundle, "
+            "or reinstall the package for the one that ships"
+        )
+    description = read_json(folder / "model.json")
+    for name in _FILES:
+        path = folder / name
+        if not path.exists():
+            raise WorkspaceError(f"{path} does not exist: the model is incomplete")
+        if file_digest(path) != description.get("checksums", {}).get(name):
+            raise InputError(
+                "the file is not the one the model was made with", file=path,
+                remedy="Copy the model again, or reinstall the package",
+            )  # fmt: skip
+    try:
+        return _assemble(
+            folder / WEIGHTS, folder, description["settings"], description["provenance"]
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(
+            f"not a description of a model: {error}", file=folder / "model.json"
+        ) from error
+
+
+def make_bundle(
+    workspace: Workspace, params: Params, folder: Path, *, commit: str | None = None
+) -> None:
+    """Copy the model of a finished run to `folder`, with its provenance.
+
+    Parameters
+    ----------
+    workspace, params
+        A run with the steps train and posterior done.
+    folder : Path
+        Where the bundle goes; files of an older one are replaced, `model.json` last.
+    commit : str, optional
+        Version of the code that made it.
+    """
+    from cmass import __version__
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)
+    for name in _FILES:
+        source = workspace.model / name if name == WEIGHTS else workspace.posterior / name
+        if not source.exists():
+            raise WorkspaceError(f"{source} does not exist: run train and posterior first")
+        shutil.copyfile(source, folder / name)
+    used = params.model_dump(mode="json")
+    description = {
+        "settings": _settings(params, read_json(workspace.posterior / "range.json")),
+        "checksums": {name: file_digest(folder / name) for name in _FILES},
+        "provenance": {
+            "commit": commit,
+            "version": __version__,
+            "profile": params.profile,
+            "training": read_json(workspace.model / "model.json"),
+            "params": {
+                name: used[name]
+                for name in ("seed", "cosmology", "window", "mock", "split", "voxels", "train",
+                             "posterior")
+            },
+        },
+    }  # fmt: skip
+    write_json(folder / "model.json", description)
+    load_bundle(folder)
