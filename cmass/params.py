@@ -78,8 +78,10 @@ class EmbeddedSurveyParams(_Section):
                            ge=0, lt=360)  # fmt: skip
     dec_min_deg: float = _f(-5.0, "southern edge, deg", ge=-90, le=90)
     dec_max_deg: float = _f(40.0, "northern edge, deg", ge=-90, le=90)
-    log10_m200c_min: float = _f(13.9, "least massive halo that the finder reports, log10 Msun/h")
-    galweight_scatter_dex: float = _f(0.2, "scatter of the catalogue's masses, dex", ge=0)
+    log10_m200c_min: float = _f(13.7, "least massive halo that the finder reports, log10 Msun/h")
+    galweight_scatter_dex: float = _f(
+        0.14, "scatter and quoted error of the catalogue's masses, dex (GalWCat19 median: 0.14)", ge=0
+    )
 
 
 class IngestParams(_Section):

@@ -234,7 +234,9 @@ def make_shard(folder: Path, shard: Shard) -> None:
     tensor = schema.field("voxels").type
     grids = density_grids(points, offsets, params.voxels, params.window)
     with atomic_path(folder / shard.outputs[0]) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        # Densities never repeat: a dictionary or statistics would only cost time.
+        options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+        with pq.ParquetWriter(temporary, schema, **options) as writer:
             for start in range(0, len(ids), 50):
                 part = ids[start : start + 50]
                 flat = np.stack([(next(grids) * scale).astype(np.float16) for _ in part])

@@ -27,6 +27,8 @@ class Cone:
         Redshift of the adopted centre.
     tan_x, tan_y : (N,)
         Gnomonic offsets from the adopted centre (tangents of angles).
+    distance_mpc_h : (N,)
+        True comoving distances from the observer, h⁻¹ Mpc.
     z : (N,)
         Observed redshifts.
     r_mag : (N,)
@@ -42,6 +44,7 @@ class Cone:
     z_cluster: float
     tan_x: Array
     tan_y: Array
+    distance_mpc_h: Array
     z: Array
     r_mag: Array
     galaxy_class: NDArray[np.int8]
@@ -137,7 +140,7 @@ def observe(
         window.v_max_km_s,
     )
     return Cone(
-        z_cluster, tan_x[seen] - shift[0], tan_y[seen] - shift[1], z[seen], r_mag[seen],
-        kind[seen], galaxies.host_log10_m200c[seen], int((seen & (kind == MEMBER)).sum()),
+        z_cluster, tan_x[seen] - shift[0], tan_y[seen] - shift[1], distance[seen], z[seen],
+        r_mag[seen], kind[seen], galaxies.host_log10_m200c[seen], int((seen & (kind == MEMBER)).sum()),
         contaminant,
     )  # fmt: skip
