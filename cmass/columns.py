@@ -260,19 +260,19 @@ _COLUMNS = [
         "Posterior probability inside the central interval", 0, 1,
     ),
     _c(
-        "coverage", "float64", "", "stat.fraction",
+        "coverage", "float64", "", "stat.value;arith.ratio",
         "Part of the clusters whose true mass lies inside that interval", 0, 1,
     ),
     _c(
-        "coverage_low", "float64", "", "stat.fraction;stat.min",
+        "coverage_low", "float64", "", "stat.value;stat.min",
         "Lower end (2.5 %) of what a perfect posterior gives with this number of clusters", 0, 1,
     ),
     _c(
-        "coverage_high", "float64", "", "stat.fraction;stat.max",
+        "coverage_high", "float64", "", "stat.value;stat.max",
         "Upper end (97.5 %) of what a perfect posterior gives with this number of clusters", 0, 1,
     ),
     _c("n", "int32", "", "meta.number", "Number of clusters", 0),
-    _c("mean", "float64", "dex", "stat.mean", "Mean of log10(M_true/M_pred)", nullable=True),
+    _c("mean", "float64", "dex", "stat.value;stat.mean", "Mean of log10(M_true/M_pred)", nullable=True),
     _c(
         "scatter", "float64", "dex", "stat.stdev", "Standard deviation of log10(M_true/M_pred)", 0,
         nullable=True,
@@ -281,7 +281,7 @@ _COLUMNS = [
         "density", "float64", "1/dex2", "stat.probability",
         "Joint probability density of the point estimate and the true mass", 0,
     ),
-    _c("estimator", "string", "", "meta.id", "What made the number: cnn3d, galweight, tinker08 ..."),
+    _c("estimator", "string", "", "meta.id", "What made the number: cnn3d, galweight, tinker08 and so on"),
     _c(
         "density_h3_mpc3_dex", "float64", "h3/Mpc3/dex", "phys.density",
         "Comoving number density per dex of mass", 0,

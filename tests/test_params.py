@@ -1,0 +1,150 @@
+"""Parameters: the file says what the models say, and mistakes are named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from cmass.errors import ParameterError
+from cmass.params import PROFILES, Params, load_params
+
+FILE = Path(__file__).parents[1] / "params.yaml"
+TEXT = FILE.read_text(encoding="utf-8")
+VALUES = yaml.safe_load(TEXT)
+SECTIONS = [
+    name for name, field in Params.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+]  # fmt: skip
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[Any, str]]:
+    """Default and description of every parameter by dotted name."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= leaves(kind, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = (field.default, field.description or "")
+    return found
+
+
+def lines() -> dict[str, str]:
+    """Comment of every name in params.yaml, by dotted name, above ``profiles``."""
+    comments: dict[str, str] = {}
+    stack: list[str] = []
+    for line in TEXT.split("\nprofiles:")[0].splitlines():
+        match = re.match(r"( *)(\w+):(.*)$", line)
+        if match:
+            depth = len(match[1]) // 2
+            stack = [*stack[:depth], match[2]]
+            comments[".".join(stack)] = match[3].partition("  # ")[2]
+    return comments
+
+
+def test_file_holds_every_default():
+    given = {k: v for k, v in VALUES.items() if k != "profiles"}
+    assert Params.model_validate(given) == Params()
+    assert set(leaves(Params)) == {name for name in lines() if name in leaves(Params)}
+
+
+@pytest.mark.parametrize("name", sorted(leaves(Params)))
+def test_file_describes_every_parameter(name):
+    assert lines()[name] == leaves(Params)[name][1]
+
+
+def test_every_parameter_is_described():
+    for name, (_, description) in leaves(Params).items():
+        assert len(description) > 3, name
+
+
+def test_every_section_is_described_in_the_file():
+    comments = lines()
+    for name in SECTIONS:
+        words = (Params.model_fields[name].annotation.__doc__ or "").strip().splitlines()[0]
+        assert comments[name] == words
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_are_valid_and_name_every_section(profile):
+    assert load_params(FILE, profile).profile == profile
+    # DVC depends on profiles.<profile>.<section> and stops at one that is not there
+    assert set(VALUES["profiles"][profile]) == set(SECTIONS)
+
+
+def test_standard_changes_nothing():
+    assert load_params(FILE, "standard") == Params()
+
+
+def test_paper_profile_has_the_papers_numbers():
+    """Kodi Ramanah+2020, sections 2 and 3."""
+    p = load_params(FILE, "paper")
+    assert (p.split.test, p.split.evaluation, p.train.batch_size) == (20_000, 5_000, 100)
+    assert (p.mock.haloes.log10_m200c_min, p.mock.haloes.log10_m200c_max) == (13.7, 14.9)
+    assert (p.train.learning_rate, p.voxels.kappa, p.voxels.n) == (1e-4, 0.175, 50)
+    assert (p.window.v_max_km_s, p.window.half_width_mpc_h) == (2200, 4)
+
+
+def test_a_profile_overrides_single_values_only():
+    smoke = load_params(FILE, "smoke")
+    assert smoke.voxels.clusters_per_shard != Params().voxels.clusters_per_shard
+    assert smoke.voxels.kappa == Params().voxels.kappa
+
+
+def test_overrides_win_and_none_means_not_given():
+    p = load_params(FILE, "smoke", survey="sdss", mirror=None, seed=5)
+    assert (p.survey, p.mirror, p.seed) == ("sdss", None, 5)
+
+
+def test_the_built_in_file_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_params() == Params()
+    (tmp_path / "params.yaml").write_text("seed: 9")
+    assert load_params().seed == 9
+
+
+# ------------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("voxels: {kapa: 1}", r"voxels\.kapa: no such parameter; did you mean 'kappa'"),
+        ("voxel: {kappa: 1}", r"voxel: no such parameter; did you mean 'voxels'"),
+        ("mock: {haloes: {n_window: 9}}", r"mock\.haloes\.n_window: .* 'n_windows'"),
+        ("voxels: {kappa: -1}", r"voxels\.kappa: .*greater than 0.*\(value -1\)"),
+        ("voxels: {kappa: wide}", r"voxels\.kappa: .*number.*'wide'"),
+        ("survey: sdsss", r"survey: .*'embedded' or 'sdss'"),
+        ("split: {train: 9000}", "split asks for 13000 windows, mock.haloes.n_windows makes 9500"),
+        ("a: [1", "not readable as YAML"),
+        ("[1, 2]", "names and values"),
+        ("profile: huge", "no profile 'huge'; choose from smoke, standard, paper"),
+        ("seed: -1", "seed: "),
+        ("train: {epochs: 1.5}", r"train\.epochs: .*integer"),
+        ("voxels: {kappa: .nan}", r"voxels\.kappa: "),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, words):
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    with pytest.raises(ParameterError, match=words) as caught:
+        load_params(file)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(ParameterError, match="no such file"):
+        load_params(tmp_path / "nowhere.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ParameterError, match="not readable"):
+        load_params(tmp_path / "b.yaml")
+
+
+def test_an_empty_file_means_defaults(tmp_path):
+    (tmp_path / "p.yaml").write_text("")
+    assert load_params(tmp_path / "p.yaml") == Params()
