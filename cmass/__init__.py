@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cmass import voxels
     from cmass.estimation import estimate
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "estimate"]
+__all__ = ["__version__", "estimate", "voxels"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from cmass.estimation import estimate
 
         return estimate
+    if name == "voxels":
+        import importlib
+
+        return importlib.import_module("cmass.voxels")
     raise AttributeError(f"module 'cmass' has no attribute {name!r}")

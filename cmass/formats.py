@@ -185,7 +185,12 @@ def _flat(table: pa.Table) -> pa.Table:
 def _write_fits(path: Path, table: Table) -> None:
     from astropy.io import fits
 
-    hdu = fits.table_to_hdu(table)
+    plain = table.copy(copy_data=False)
+    for name in table.colnames:
+        if table[name].dtype.kind == "U":
+            # astropy writes ASCII alone; as UTF-8 bytes any name gets through.
+            plain[name] = np.char.encode(np.ma.getdata(table[name]).astype(str), "utf-8")
+    hdu = fits.table_to_hdu(plain)
     for number, name in enumerate(table.colnames, start=1):
         ucd = table[name].meta.get("ucd", "")
         hdu.header[f"TUCD{number}"] = (ucd, "UCD")
@@ -263,10 +268,8 @@ def from_astropy(table: Table) -> pa.Table:
             good = ~(mask | ~np.isfinite(data)).reshape(len(data), -1)
             rows = [r[g].tolist() for r, g in zip(data.reshape(len(data), -1), good, strict=True)]
             array = pa.array(rows, pa.list_(pa.float32()))
-        elif data.dtype.kind == "S":
-            array = pa.array([x.decode("utf-8") for x in data.tolist()], pa.string(), mask=mask)
-        elif data.dtype.kind in "UO":
-            text = [None if x is None else str(x) for x in data.tolist()]
+        elif data.dtype.kind in "SUO":
+            text = [None if x is None else _text(x) for x in data.tolist()]
             array = pa.array(text, pa.string(), mask=mask)
         else:
             native = data.astype(data.dtype.newbyteorder("="))
@@ -279,6 +282,10 @@ def from_astropy(table: Table) -> pa.Table:
         arrays.append(array)
         fields.append(pa.field(name, array.type, metadata=meta))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def as_arrow(table: Any) -> pa.Table:

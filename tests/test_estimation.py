@@ -1,0 +1,224 @@
+"""`cmass.estimate`: anyone's tables to masses, good rows and bad ones."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.table import Table
+
+import cmass
+from cmass import estimation, formats
+from cmass.columns import FLAGS, TABLES
+from cmass.cosmology import SPEED_OF_LIGHT_KM_S, q0_angular_distance_mpc_h
+from cmass.errors import InputError, WorkspaceError
+from cmass.pretrained import from_workspace, load_bundle, make_bundle
+from tests.tiny import window
+
+
+def sky(n=6, seed=3):
+    """Clusters far apart and the galaxies of their windows, as a survey lists them."""
+    rng = np.random.default_rng(seed)
+    ra, dec = np.arange(n) * 40.0 + 0.5, np.linspace(-40, 40, n)
+    z = rng.uniform(0.03, 0.07, n)
+    parts = []
+    for i in range(n):
+        points, _ = window(14.4, rng)
+        angle = np.degrees(points[:, :2] / q0_angular_distance_mpc_h(z[i], -0.55))
+        parts.append(
+            np.column_stack([
+                (ra[i] + angle[:, 0] / np.cos(np.radians(dec[i]))) % 360,
+                dec[i] + angle[:, 1],
+                z[i] + (1 + z[i]) * points[:, 2] / SPEED_OF_LIGHT_KM_S,
+            ])
+        )  # fmt: skip
+    galaxies = np.vstack(parts)
+    galaxies = galaxies[rng.permutation(len(galaxies))]
+    clusters = Table({"cluster_id": [f"c{i}" for i in range(n)], "ra": ra, "dec": dec, "z": z})
+    return clusters, Table(galaxies, names=["ra", "dec", "z"])
+
+
+def bits(masses, name):
+    return [bool(int(f) & FLAGS[name].value) for f in masses["flag"]]
+
+
+def test_good_clusters_get_masses_like_the_mocks(tiny_bundle):
+    clusters, galaxies = sky()
+    masses = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    assert isinstance(masses, Table)
+    assert masses.colnames == TABLES["masses"].names
+    assert masses["cluster_id"].tolist() == clusters["cluster_id"].tolist()
+    assert (masses["n_galaxies"] > 50).all()
+    m = np.asarray(masses["log10_m200c"], float)
+    assert np.isfinite(m).all()
+    # Windows of 10^14.4: the tiny network scatters by 0.2 dex.
+    assert abs(np.median(m) - 14.4) < 0.25
+    assert str(masses["ra"].unit) == "deg"
+
+
+def test_arrow_in_arrow_out_same_numbers(tiny_bundle):
+    clusters, galaxies = sky()
+    by_astropy = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    by_arrow = cmass.estimate(
+        formats.from_astropy(clusters), formats.from_astropy(galaxies), model=tiny_bundle,
+        progress=False,
+    )  # fmt: skip
+    assert isinstance(by_arrow, pa.Table)
+    assert by_arrow.schema.field("log10_m200c").metadata[b"unit"] == b"log10(Msun/h)"
+    np.testing.assert_array_equal(
+        by_arrow["log10_m200c"].to_numpy(), np.asarray(by_astropy["log10_m200c"])
+    )
+
+
+def test_broken_rows_are_flagged_and_the_others_keep_their_masses(tiny_bundle, caplog):
+    clusters, galaxies = sky()
+    whole = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    broken = clusters.copy()
+    for row in (
+        ["nan", np.nan, 0.0, 0.05],
+        ["ra361", 361.0, 0.0, 0.05],
+        ["dec-91", 10.0, -91.0, 0.05],
+        ["z0", 10.0, 0.0, 0.0],
+        ["z-", 10.0, 0.0, -0.1],
+        ["twice", 10.0, 0.0, 0.05],
+        ["twice", 11.0, 0.0, 0.05],
+        ["", 12.0, 0.0, 0.05],
+        ["lonely", 100.0, 80.0, 0.05],
+    ):
+        broken.add_row(row)
+    masses = cmass.estimate(broken, galaxies, model=tiny_bundle, progress=False)
+    assert bits(masses, "bad_input") == [False] * 6 + [True] * 8 + [False]
+    assert bits(masses, "too_few_galaxies")[14]
+    assert masses["log10_m200c"].mask.tolist() == [False] * 6 + [True] * 9
+    np.testing.assert_allclose(
+        np.asarray(masses["log10_m200c"][:6]), np.asarray(whole["log10_m200c"]), atol=1e-6
+    )
+    assert masses["ra"][7] == 361.0  # the row is shown as it was given
+    for words in ("ra is missing", "ra is 361", "dec is -91", "z is 0", "appears 2 times",
+                  "cluster_id is missing"):  # fmt: skip
+        assert words in caplog.text
+
+
+def test_bad_galaxies_are_left_out_and_said_so(tiny_bundle, caplog):
+    clusters, galaxies = sky()
+    whole = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    dirty = galaxies.copy()
+    dirty.add_row([np.nan, 0.0, 0.05])
+    dirty.add_row([clusters["ra"][0], clusters["dec"][0], np.nan])
+    dirty.add_row([400.0, 0.0, 0.05])
+    masses = cmass.estimate(clusters, dirty, model=tiny_bundle, progress=False)
+    np.testing.assert_array_equal(masses["n_galaxies"], whole["n_galaxies"])
+    assert f"3 of {len(dirty)} galaxies left out" in caplog.text
+
+
+def test_galaxies_on_one_spot_are_degenerate(tiny_bundle):
+    clusters, _ = sky(1)
+    spot = Table({"ra": [0.6] * 9, "dec": [-40.0] * 9, "z": [float(clusters["z"][0])] * 9})
+    masses = cmass.estimate(clusters, spot, model=tiny_bundle, progress=False)
+    assert bits(masses, "degenerate") == [True]
+
+
+def test_no_clusters_and_no_galaxies_are_no_crash(tiny_bundle):
+    clusters, galaxies = sky(2)
+    assert len(cmass.estimate(clusters[:0], galaxies, model=tiny_bundle, progress=False)) == 0
+    masses = cmass.estimate(clusters, galaxies[:0], model=tiny_bundle, progress=False)
+    assert bits(masses, "too_few_galaxies") == [True, True]
+
+
+def test_integer_identifiers_become_text(tiny_bundle):
+    clusters, galaxies = sky(2)
+    clusters["cluster_id"] = [7, 8]
+    masses = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    assert masses["cluster_id"].tolist() == ["7", "8"]
+
+
+def test_what_cannot_be_used_at_all_is_an_error(tiny_bundle):
+    clusters, galaxies = sky(1)
+    with pytest.raises(InputError, match="clusters lacks z"):
+        cmass.estimate(clusters["cluster_id", "ra", "dec"], galaxies, model=tiny_bundle)
+    with pytest.raises(InputError, match="galaxies lacks ra"):
+        cmass.estimate(clusters, galaxies["dec", "z"], model=tiny_bundle)
+    hours = clusters.copy()
+    hours["ra"].unit = "hourangle"
+    with pytest.raises(InputError, match=r"hourangle.*deg is needed"):
+        cmass.estimate(hours, galaxies, model=tiny_bundle)
+    words = clusters.copy()
+    words["ra"] = ["12:30:49"]
+    with pytest.raises(InputError, match="decimal degrees"):
+        cmass.estimate(words, galaxies, model=tiny_bundle)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".ecsv", ".fits", ".vot"])
+def test_files_of_every_format_give_the_same_masses(tmp_path, tiny_bundle, suffix):
+    clusters, galaxies = sky(3)
+    expected = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    clusters.rename_column("ra", "RAJ2000")
+    for name, table in (("c", clusters), ("g", galaxies)):
+        formats.write(tmp_path / f"{name}{suffix}", formats.from_astropy(table))
+    out = tmp_path / f"m{suffix}"
+    estimation.estimate_files(
+        tmp_path / f"c{suffix}", tmp_path / f"g{suffix}", out, columns={"ra": "RAJ2000"},
+        model=tiny_bundle,
+    )  # fmt: skip
+    back = formats.read(out)
+    np.testing.assert_allclose(
+        back["log10_m200c"].to_numpy(), np.asarray(expected["log10_m200c"]), atol=1e-9
+    )
+    assert back["cluster_id"].to_pylist() == ["c0", "c1", "c2"]
+
+
+def test_unknown_output_and_column_fail_before_any_work(tmp_path, tiny_bundle):
+    clusters, galaxies = sky(1)
+    for name, table in (("c", clusters), ("g", galaxies)):
+        formats.write(tmp_path / f"{name}.csv", formats.from_astropy(table))
+    files = tmp_path / "c.csv", tmp_path / "g.csv"
+    with pytest.raises(InputError, match="suffix"):
+        estimation.estimate_files(*files, tmp_path / "m.doc", model=tiny_bundle)
+    with pytest.raises(InputError, match="'RA2000'"):
+        estimation.estimate_files(
+            *files, tmp_path / "m.csv", columns={"ra": "RA2000"}, model=tiny_bundle
+        )
+
+
+def test_estimate_agrees_with_the_pipeline(tiny_run, tiny_bundle):
+    """The same galaxies by files of a survey and by the bundle: one core, one answer."""
+    from cmass.infer import Sample, masses_from_points
+
+    points, _ = window(14.4, np.random.default_rng(9))
+    one = np.array([0.0])
+    sample = Sample(["a"], one, one, one + 0.05, np.zeros(1, np.int32), points,
+                    np.array([0, len(points)]))  # fmt: skip
+    a = masses_from_points(sample, from_workspace(*tiny_run), progress=False)
+    b = masses_from_points(sample, load_bundle(tiny_bundle), progress=False)
+    assert a.equals(b)
+
+
+def test_bundle_is_checked_when_loaded(tiny_run, tmp_path):
+    folder = tmp_path / "bundle"
+    make_bundle(*tiny_run, folder, commit="0123abc")
+    bundle = load_bundle(folder)
+    assert bundle.provenance["commit"] == "0123abc"
+    assert bundle.provenance["params"]["voxels"]["n"] == bundle.voxels.n
+    pairs = (folder / "predictions.parquet").read_bytes()
+    (folder / "predictions.parquet").write_bytes(pairs[:-10])
+    with pytest.raises(InputError, match="not the one the model was made with"):
+        load_bundle(folder)
+    (folder / "predictions.parquet").unlink()
+    with pytest.raises(WorkspaceError, match="incomplete"):
+        load_bundle(folder)
+    with pytest.raises(WorkspaceError, match="holds no model"):
+        load_bundle(tmp_path)
+    make_bundle(*tiny_run, folder)  # replaces the broken one
+    (folder / "model.json").write_text("{}")
+    with pytest.raises(InputError):
+        load_bundle(folder)
+
+
+def test_package_offers_estimate_and_voxels_without_loading_them():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, cmass; assert 'tensorflow' not in sys.modules and 'numpy' not in sys.modules;"
+        "assert callable(cmass.estimate); assert callable(cmass.voxels.density_grid);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

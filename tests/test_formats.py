@@ -1,0 +1,159 @@
+"""Files in and out: every format gives back what was written."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy import units
+from astropy.io import fits
+from astropy.io.votable import parse_single_table
+from astropy.table import Table
+
+from cmass import formats
+from cmass.errors import InputError
+from cmass.tables import make_table
+
+SUFFIXES = [".parquet", ".csv", ".ecsv", ".fits", ".vot"]
+
+
+def masses():
+    """Three rows: full, without a posterior, without a mass."""
+    n = np.array([120, 40, 2])
+    values = np.array([14.5, 15.6, np.nan])
+    quantile = np.array([14.4, np.nan, np.nan])
+    columns = {
+        "cluster_id": ["GalWCat19-0003", "0042", "é"], "ra": [10.5, 359.9, 0.0],
+        "dec": [-10.0, 89.5, 0.0], "z": [0.05, 0.08, 0.02], "n_galaxies": n,
+        "log10_m200c": values, "sigma_minus": quantile, "sigma_plus": quantile,
+        "log10_m200c_dispersion": values, "flag": [0, 8, 1],
+        "posterior": pa.array([[0.25, 0.5, 0.25], [], []], pa.list_(pa.float32())),
+    }  # fmt: skip
+    for prior in ("", "hmf_"):
+        for q in ("p16", "p50", "p84"):
+            columns[f"log10_m200c_{prior}{q}"] = quantile
+    return make_table("masses", columns)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_trip(tmp_path, suffix):
+    table, path = masses(), tmp_path / f"m{suffix}"
+    formats.write(path, table)
+    back = formats.read(path)
+    assert back.column_names == table.column_names
+    for name in table.column_names:
+        if name == "posterior" and suffix == ".csv":
+            assert back[name].to_pylist()[0] == "0.25 0.5 0.25"
+            continue
+        expected, found = table[name].to_pylist(), back[name].to_pylist()
+        assert found == expected, name
+    if suffix != ".csv":
+        field = back.schema.field("log10_m200c")
+        # h is no unit of astropy's: the name of the unit is kept as it is written.
+        assert field.metadata[b"unit"].decode().replace(" ", "") == "log10(Msun/h)"
+        assert b"Point estimate" in field.metadata[b"description"] or suffix == ".fits"
+
+
+def test_independent_readers_see_units_and_ucds(tmp_path):
+    formats.write(tmp_path / "m.vot", masses())
+    votable = parse_single_table(tmp_path / "m.vot")
+    field = votable.get_field_by_id_or_name("ra")
+    assert field.ucd == "pos.eq.ra;meta.main"
+    assert str(field.unit) == "deg"
+    assert "Right ascension" in field.description
+    formats.write(tmp_path / "m.fits", masses())
+    with fits.open(tmp_path / "m.fits") as hdus:
+        hdu = hdus[1]
+        number = hdu.columns.names.index("ra") + 1
+        assert hdu.columns["ra"].unit == "deg"
+        assert hdu.header[f"TUCD{number}"] == "pos.eq.ra;meta.main"
+        assert "Right ascension" in hdu.header[f"TCOMM{number}"]
+        assert hdu.columns["posterior"].format == "3E"
+
+
+def test_astropy_table_with_masks_and_units():
+    table = Table({"ra": [1.0, 2.0] * units.deg, "name": ["a", "b"]}, masked=True)
+    table["z"] = np.ma.array([0.1, 0.2], mask=[False, True])
+    table["ra"].info.description = "where"
+    arrow = formats.from_astropy(table)
+    assert arrow["z"].to_pylist() == [0.1, None]
+    assert arrow.schema.field("ra").metadata[b"unit"] == b"deg"
+    back = formats.to_astropy(arrow)
+    assert back["ra"].unit == units.deg
+    assert back["z"].mask.tolist() == [False, True]
+    assert back["ra"].description == "where"
+
+
+def test_big_endian_and_bytes_from_fits():
+    table = Table({"n": np.array([1, 2], ">i4"), "name": np.array([b"x", b"yy"])})
+    arrow = formats.from_astropy(table)
+    assert arrow.to_pydict() == {"n": [1, 2], "name": ["x", "yy"]}
+
+
+def test_identifiers_keep_leading_zeros(tmp_path):
+    (tmp_path / "c.csv").write_text("cluster_id,ra,dec,z\n0007,1,2,0.05\n,1,2,\n")
+    table = formats.read(tmp_path / "c.csv")
+    assert table["cluster_id"].to_pylist() == ["0007", None]
+    assert table["z"].to_pylist() == [0.05, None]
+
+
+def test_rename_maps_and_displaces(tmp_path):
+    (tmp_path / "c.csv").write_text("ra,RAJ2000\nx,1.5\n")
+    assert formats.read(tmp_path / "c.csv", {"ra": "RAJ2000"}).to_pydict() == {"ra": [1.5]}
+    with pytest.raises(InputError, match=r"no column 'RA2000'.*RAJ2000"):
+        formats.read(tmp_path / "c.csv", {"ra": "RA2000"})
+
+
+@pytest.mark.parametrize("name", ["c.txt", "c", "c.parquet.bak"])
+def test_unknown_suffix(tmp_path, name):
+    with pytest.raises(InputError, match=r"\.parquet .*\.fits"):
+        formats.read(tmp_path / name)
+    with pytest.raises(InputError, match="suffix"):
+        formats.write(tmp_path / name, masses())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_empty_and_absent_files(tmp_path, suffix):
+    path = tmp_path / f"m{suffix}"
+    with pytest.raises(InputError, match="no such file"):
+        formats.read(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        formats.read(path)
+    formats.write(path, masses())
+    whole = path.read_bytes()
+    if suffix == ".csv":
+        path.write_bytes(b"a,b\n1,2\n3\n")
+    else:
+        path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not readable as"):
+        formats.read(path)
+    path.write_bytes(b"<html>404</html>")
+    if suffix != ".csv":
+        with pytest.raises(InputError, match="not readable as"):
+            formats.read(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.fits"
+    formats.write(path, masses())
+    before = path.read_bytes()
+
+    def broken(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(formats, "_write_fits", broken)
+    from cmass.errors import WorkspaceError
+
+    with pytest.raises(WorkspaceError, match="no space"):
+        formats.write(path, masses())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.fits"]
+
+
+def test_neither_arrow_nor_astropy():
+    with pytest.raises(InputError, match="dict"):
+        formats.as_arrow({"ra": [1]})
+
+
+def test_missing_columns_say_what_is_needed():
+    with pytest.raises(InputError, match=r"lacks dec, z.*It has ra.*--column dec=YOURS"):
+        formats.require(pa.table({"ra": [1.0]}), ["ra", "dec", "z"], "galaxies")
