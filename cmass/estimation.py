@@ -162,7 +162,7 @@ def _estimate(
     for row in np.flatnonzero(~good)[:20]:
         log.warning(
             "cluster row %d (%s) has no mass: %s", row, ids[row] or "no cluster_id",
-            _why_bad(ids[row], int(times[number[row]]), ra[row], dec[row], z[row]),
+            _why_bad(ids[row], int(times[number[row]]), float(ra[row]), float(dec[row]), float(z[row])),
         )  # fmt: skip
     ra_g, dec_g, z_g = (_numbers(galaxies, n, "galaxies") for n in ("ra", "dec", "z"))
     # A galaxy nearer than the Hubble flow may have a small blueshift.

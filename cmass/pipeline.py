@@ -141,7 +141,7 @@ STEPS: tuple[Step, ...] = (
         "cmass.posterior:run",
         "Predict the test set and estimate the joint density of prediction and truth.",
         sections=("cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma"),
-        inputs=lambda w: (w.voxels / "test", w.mock, w.model / _WEIGHTS),
+        inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
     ),
     Step(

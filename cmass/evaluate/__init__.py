@@ -77,8 +77,11 @@ def add_residuals(
         ("scatter", metrics.scatter, paper[1]),
         ("scatter_robust", metrics.robust_scatter, None),
     ):
-        value = float(statistic(epsilon[rows])) if rows.size else float("nan")
-        error = bootstrap.error(lambda r, s=statistic: float(s(epsilon[r])), chosen)
+
+        def of_rows(sample: metrics.Rows, statistic=statistic) -> float:
+            return float(statistic(epsilon[sample])) if sample.size else float("nan")
+
+        value, error = of_rows(rows), bootstrap.error(of_rows, chosen)
         numbers.add(f"{name}_{metric}", value, bin=bin, error=error, paper=reference, unit="dex")
 
 

@@ -110,12 +110,11 @@ def _assemble(
     pairs = read_table(
         posterior / "predictions.parquet", "predictions", ["log10_m200c", "log10_m200c_true"]
     )
+    predicted, true = to_numpy(pairs, "log10_m200c", "log10_m200c_true")
     relation = posterior / "dispersion.json"
     return Bundle(
         weights=weights,
-        density=JointDensity(
-            *to_numpy(pairs, "log10_m200c", "log10_m200c_true"), settings["bandwidth"]
-        ),
+        density=JointDensity(predicted, true, settings["bandwidth"]),
         grid=read_table(posterior / "posterior_grid.parquet", "posterior_grid"),
         relation=Relation.from_json(read_json(relation), relation),
         range=_training_range(settings["range"]),
