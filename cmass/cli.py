@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 for _name, _value in {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GX_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -260,13 +261,16 @@ def estimate(
             help="Which column of your files holds NAME, as in ra=RAJ2000; once per name.",
         ),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a model; by default the one that ships.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Estimate masses of your own clusters with the model that ships with cmass."""
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 
-    estimate_files(clusters, galaxies, out, columns=names)
+    estimate_files(clusters, galaxies, out, columns=names, model=model)
 
 
 def _column_map(options: list[str]) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Headline:
 
     def cells(self) -> tuple[str, str, str, str]:
         """Words, value with unit, error and the paper's value as text."""
-        value = _text(self.value)
+        value = _text(self.value, count=self.metric.startswith("n_"))
         return (
             self.words,
             f"{value} {self.unit}" if value and self.unit else value,
@@ -52,10 +52,10 @@ class Headline:
         )
 
 
-def _text(value: float | None) -> str:
+def _text(value: float | None, count: bool = False) -> str:
     if value is None:
         return ""
-    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.3f}"
+    return f"{value:.0f}" if count else f"{value:.3f}"
 
 
 def headline_numbers(workspace: Workspace) -> list[Headline]:

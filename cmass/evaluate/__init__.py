@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cmass import pretrained, seeds
 from cmass.evaluate import metrics
+from cmass.headline import write_metrics
 from cmass.params import Params
 from cmass.posterior import cumulative_at, prediction_table
 from cmass.tables import make_table, read_table, to_numpy, write_table
@@ -215,6 +216,7 @@ def run(workspace: Workspace, params: Params) -> None:
     folder = workspace.evaluation
     write_table(folder / "predictions.parquet", predictions, "predictions")
     write_table(folder / "calibration.parquet", table, "calibration")
+    write_metrics(folder / "metrics.json", table)
     coverage = {
         "level": curve.level, "coverage": curve.coverage,
         "coverage_low": curve.low, "coverage_high": curve.high,
