@@ -41,6 +41,10 @@ SECTIONS = ("window", "voxels")
 
 #: Kernels end at this Mahalanobis distance, where they are 5e-8 of their peak.
 CUT_SIGMA = 5.8
+#: No kernel reaches farther: exp(-38²/2) is the smallest number a float can hold.
+_LARGEST_CUT_SIGMA = 38.0
+#: Peak of the sum of kernels (each of unit height) below which they are cut farther out.
+_LOW_PEAK = 0.1
 #: Relative size below which the covariance counts as singular.
 _SINGULAR = 1e-10
 
@@ -173,7 +177,15 @@ def density_grid(
     grid = np.zeros((n, n, n), dtype=np.float64)
     axis_xy = np.linspace(-half_width, half_width, n)
     axis_v = np.linspace(-v_max, v_max, n)
-    _kernel()(cloud, precision, axis_xy, axis_v, CUT_SIGMA, grid)
+    add_gaussians = _kernel()
+    add_gaussians(cloud, precision, axis_xy, axis_v, CUT_SIGMA, grid)
+    peak = grid.max()
+    if peak < _LOW_PEAK:
+        # Kernels so narrow that they fall between the voxels: what the grid sees are their
+        # tails, so they must reach as much farther as the peak is lower.
+        farther = np.sqrt(CUT_SIGMA**2 - 2 * np.log(peak)) if peak > 0 else _LARGEST_CUT_SIGMA
+        grid[:] = 0
+        add_gaussians(cloud, precision, axis_xy, axis_v, farther, grid)
     total = grid.sum()
     if total <= 0:
         raise VoxelError(

@@ -1,0 +1,144 @@
+"""The simulator: a pure function of seed and halo, with the physics it claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cmass import cosmology as background
+from cmass.mock import environment, observe_halo
+from cmass.mock.haloes import HaloPlan, draw_distances, plan_haloes
+from cmass.mock.members import draw_members
+from cmass.mock.simulator import describe_halo, simulate_halo
+from cmass.params import Params, load_params
+
+PARAMS = Params()
+COSMOLOGY = background.from_params(PARAMS.cosmology)
+INFALL = (0.8, -0.42, 18.0)
+NUISANCE = {
+    "neighbour_bias": 1.0, "field_density": 1.0, "substructure_fraction": 0.3,
+    "infall_amplitude": 1.0, "concentration_ratio": 0.9, "offcentre_mpc_h": 0.05,
+}  # fmt: skip
+
+
+def many_members(log10_m: float, n: int = 60, **nuisance: float):
+    halo = describe_halo(log10_m, 0.0, COSMOLOGY)
+    random = np.random.default_rng(11)
+    parts = [
+        draw_members(halo, -18.0, PARAMS.mock.galaxies, PARAMS.mock.members,
+                     NUISANCE | nuisance, INFALL, random)
+        for _ in range(n)
+    ]  # fmt: skip
+    position = np.concatenate([p.position_mpc_h[1:] for p in parts])
+    velocity = np.concatenate([p.velocity_km_s[1:] for p in parts])
+    return halo, position, velocity
+
+
+@pytest.mark.parametrize("log10_m", [14.0, 14.5, 15.0])
+def test_velocity_dispersion_against_evrard_2008(log10_m):
+    """σ inside R200c: dark matter's 1082.9 km/s (h(z) M/1e15)^0.3361 (Evrard+2008), galaxies
+    up to 8 % hotter (GCMRP: 740-765 km/s at 10^14.5, against 735); scatter of 60 haloes: 1 %."""
+    halo, position, velocity = many_members(log10_m)
+    inside = np.linalg.norm(position, axis=1) < halo.r200_mpc_h
+    sigma = np.sqrt((velocity[inside] ** 2).sum(axis=1).mean() / 3)
+    # Evrard's mass is in M☉ with h(z) = H/100: h M[M☉] is M in h⁻¹ M☉ at z = 0.
+    dark_matter = 1082.9 * 10 ** (0.3361 * (log10_m - 15.0))
+    assert 0.97 < sigma / dark_matter < 1.08
+
+
+def test_infall_turns_around_near_three_and_a_half_r200():
+    halo = describe_halo(14.5, 0.0, COSMOLOGY)
+    random = np.random.default_rng(2)
+    for r, moving_in in ((2.5, True), (5.0, False)):
+        position = np.zeros((4000, 3))
+        position[:, 0] = r * halo.r200_mpc_h
+        v = environment.bulk_velocities(position, halo, PARAMS.mock.environment, NUISANCE, random)
+        with_hubble = v[:, 0].mean() + 100.0 * position[0, 0]
+        assert (with_hubble < 0) == moving_in
+
+
+def test_neighbours_cluster_as_the_correlation_function_says():
+    """Excess of haloes between 5 and 10 Mpc/h over the mean equals ∫ b_c b_h ξ."""
+    halo = describe_halo(14.5, 0.06, COSMOLOGY)
+    random = np.random.default_rng(7)
+    counts = []
+    for _ in range(150):
+        drawn = environment.draw_neighbours(
+            halo, PARAMS.mock.environment, PARAMS.cosmology, COSMOLOGY, 0.06, NUISANCE, random
+        )
+        r = np.linalg.norm(drawn.position_mpc_h, axis=1)
+        counts.append([((r > 5) & (r < 10)).sum(), ((r > 30) & (r < 40)).sum()])
+    near, far = np.mean(counts, axis=0)
+    density = far / (4 / 3 * np.pi * (40**3 - 30**3))
+    from cmass.mass_function import halo_bias, mass_function
+
+    m = np.arange(11.525, 15.4, 0.05)
+    n = mass_function(m, 0.06, PARAMS.cosmology)
+    mean_bias = (n * halo_bias(m, 0.06, PARAMS.cosmology)).sum() / n.sum()
+    own_bias = float(halo_bias(14.5, 0.06, PARAMS.cosmology))
+    volume = 4 / 3 * np.pi * (10**3 - 5**3)
+    xi = 4 * np.pi * 5**1.8 * (10**1.2 - 5**1.2) / 1.2 / volume
+    expected = density * volume * (1 + own_bias * mean_bias * xi)
+    # Poisson error of the sum: about 1 %; exclusion lies further in.
+    assert near == pytest.approx(expected, rel=0.05)
+    assert density == pytest.approx(n.sum() * 0.05, rel=0.05)
+
+
+def test_no_neighbour_inside_the_halo():
+    field = simulate_halo(3, 14.8, 100.0, PARAMS)
+    halo = describe_halo(14.8, PARAMS.mock.snapshot_redshift, COSMOLOGY)
+    assert np.linalg.norm(field.neighbours.position_mpc_h, axis=1).min() > halo.r200_mpc_h
+
+
+def test_a_halo_is_a_pure_function_of_seed_and_id():
+    first, alone = simulate_halo(5, 14.3, 120.0, PARAMS), simulate_halo(5, 14.3, 120.0, PARAMS)
+    np.testing.assert_array_equal(first.galaxies.position_mpc_h, alone.galaxies.position_mpc_h)
+    np.testing.assert_array_equal(first.galaxies.magnitude, alone.galaxies.magnitude)
+    other = simulate_halo(6, 14.3, 120.0, PARAMS)
+    assert len(other.galaxies) != len(first.galaxies) or not np.array_equal(
+        other.galaxies.magnitude, first.galaxies.magnitude
+    )
+
+
+def test_window_of_an_observed_halo():
+    clusters, galaxies = observe_halo(HaloPlan(12, 14.4, 3), PARAMS)
+    assert [c["sight_line"] for c in clusters] == [0, 1, 2]
+    for cluster, seen in zip(clusters, galaxies, strict=True):
+        assert cluster["n_galaxies"] == len(seen["x_proj"]) > 0
+        assert np.abs(seen["x_proj"]).max() <= 4.0
+        assert np.abs(seen["v_los"]).max() <= 2200.0
+        assert seen["r_mag"].max() < PARAMS.mock.galaxies.flux_limit_mag
+        # Members inside R200c lie inside R200c in projection too (plus the centre's error).
+        member = seen["galaxy_class"] == 0
+        assert member.sum() == pytest.approx(cluster["n_members"], abs=3)
+        r = np.hypot(seen["x_proj"][member], seen["y_proj"][member])
+        assert r.max() < cluster["r200c_mpc_h"] + 5 * cluster["offcentre_mpc_h"] + 0.01
+
+
+def test_plan_is_flat_in_log_mass_and_complete():
+    plans = plan_haloes(PARAMS)
+    windows = np.repeat([p.log10_m200c for p in plans], [p.n_sight_lines for p in plans])
+    assert len(windows) == PARAMS.mock.haloes.n_windows
+    counts, _ = np.histogram(windows, bins=16, range=(13.5, 15.1))
+    # Stratified haloes of up to five windows: 5 % of 594 windows a bin.
+    assert np.abs(counts / counts.mean() - 1).max() < 0.08
+    assert all(p.n_sight_lines == 1 for p in plans if p.log10_m200c < 14.25)
+    assert max(p.n_sight_lines for p in plans) == PARAMS.mock.haloes.sight_lines_max
+
+
+def test_paper_profile_uses_as_many_sight_lines_as_rarity_asks():
+    params = load_params(profile="paper")
+    plans = plan_haloes(params)
+    # Tinker+2008: haloes of 10^14.9 are 21 times rarer than those of 10^14.3.
+    assert max(p.n_sight_lines for p in plans) == 21
+    assert params.mock.haloes.sight_lines_max == 25
+    assert sum(p.n_sight_lines for p in plans) == 43_000
+
+
+def test_distances_are_uniform_in_the_ball():
+    distances = np.concatenate([draw_distances(i, 5, PARAMS) for i in range(2000)])
+    low = PARAMS.mock.haloes.distance_min_mpc_h
+    assert distances.min() >= low
+    assert distances.max() <= 250.0
+    # Half the volume lies beyond 198.5 Mpc/h.
+    assert np.median(distances) == pytest.approx(250 * 0.5 ** (1 / 3), abs=2.0)

@@ -1,0 +1,110 @@
+"""Training: repeatable to the bit, resumable, and able to learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cmass.networks import prediction, streaming, training
+from cmass.networks.training import State, fit, learning_rate_at
+from cmass.params import TrainParams
+from cmass.tables import file_digest, read_table
+
+TRAIN = TrainParams(epochs=3, batch_size=16, learning_rate=1e-3, patience=3)
+
+
+def train_tiny(workspace, params, checkpoint, train=TRAIN, identity="a"):
+    folder = workspace.voxels
+    return fit(folder / "train", folder / "validation", checkpoint, params.voxels.n, train, 7, identity)
+
+
+def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, monkeypatch):
+    workspace, params = tiny_workspace
+    model, state = train_tiny(workspace, params, tmp_path / "one.npz")
+    again, state_again = train_tiny(workspace, params, tmp_path / "two.npz")
+    assert state == state_again
+
+    original = training.mean_squared_error
+    calls = []
+
+    def break_in_second_epoch(*arguments):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "mean_squared_error", break_in_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(workspace, params, tmp_path / "three.npz")
+    monkeypatch.setattr(training, "mean_squared_error", original)
+    resumed, state_resumed = train_tiny(workspace, params, tmp_path / "three.npz")
+    assert state_resumed == state
+    for a, b, c in zip(model.get_weights(), again.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_checkpoint_of_other_data_is_not_used(tiny_workspace, tmp_path):
+    workspace, params = tiny_workspace
+    short = TRAIN.model_copy(update={"epochs": 1})
+    train_tiny(workspace, params, tmp_path / "c.npz", short, "a")
+    _, state = train_tiny(workspace, params, tmp_path / "c.npz", short, "b")
+    assert state.epoch == 1
+    assert len(state.loss) == 1
+
+
+def test_best_weights_are_kept_and_patience_stops():
+    state = State(6, [1] * 6, [0.5, 0.3, 0.31, 0.33, 0.32, 0.35], [1e-4] * 6)
+    assert state.best_epoch == 2
+    assert not state.finished(TrainParams(epochs=50, patience=5))
+    assert state.finished(TrainParams(epochs=50, patience=4))
+
+
+def test_learning_rate_is_the_papers_when_both_ends_are():
+    constant = TrainParams(learning_rate=1e-4, learning_rate_final=1e-4, epochs=50)
+    assert [learning_rate_at(e, constant) for e in range(50)] == pytest.approx([1e-4] * 50)
+    decaying = TrainParams(learning_rate=1e-3, learning_rate_final=1e-5, epochs=11)
+    assert learning_rate_at(0, decaying) == pytest.approx(1e-3)
+    assert learning_rate_at(10, decaying) == pytest.approx(1e-5)
+
+
+def test_augmentation_permutes_voxels_by_a_symmetry():
+    random = np.random.default_rng(0)
+    grid = random.random((1, 6, 6, 6)).astype(np.float16)
+    turned = streaming.augment(np.repeat(grid, 200, axis=0), random)
+    variants = {t.tobytes() for t in turned}
+    expected = set()
+    for g in (grid[0], grid[0].transpose(1, 0, 2)):
+        for sx in (1, -1):
+            for sy in (1, -1):
+                for sv in (1, -1):
+                    expected.add(np.ascontiguousarray(g[::sx, ::sy, ::sv]).tobytes())
+    assert variants == expected
+    assert len(expected) == 16
+
+
+def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace):
+    import mlflow
+
+    workspace, params = tiny_workspace
+    training.run(workspace, params)
+    history = read_table(workspace.model / "history.parquet", "training_history")
+    summary = json.loads((workspace.model / "model.json").read_text())
+    assert history.num_rows == summary["epochs"] == params.train.epochs
+    assert summary["weights_sha256"] == file_digest(workspace.model / "cnn3d.weights.h5")
+    assert not (workspace.home / "model.partial").exists()
+
+    registered = json.loads((workspace.model / "registry.json").read_text())
+    mlflow.set_tracking_uri(registered["tracking_uri"])
+    client = mlflow.MlflowClient()
+    champion = client.get_model_version_by_alias("cmass-cnn3d", "champion")
+    assert str(champion.version) == registered["version"]
+    run = client.get_run(registered["run_id"])
+    assert run.data.params["train.batch_size"] == str(params.train.batch_size)
+    assert len(client.get_metric_history(run.info.run_id, "val_loss")) == params.train.epochs
+    loaded = mlflow.keras.load_model("models:/cmass-cnn3d@champion")
+    ours = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    for a, b in zip(loaded.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
