@@ -1,0 +1,241 @@
+"""Ingest by each route, to the files it writes; the network is a server on this machine."""
+
+import json
+from urllib.parse import parse_qs, urlparse
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cmass import ingest
+from cmass.errors import InputError, SourceError
+from cmass.ingest.http import Downloader
+from cmass.ingest.sources import EmbeddedSource, MirrorSource, NetworkSource, choose_source
+from cmass.params import load_params
+from cmass.tables import file_digest, read_json, read_table
+from cmass.workspace import Workspace
+from tests.surveys import (
+    REPOSITORY,
+    catalogue,
+    dat_text,
+    galaxy_rows,
+    tsv_text,
+    window_text,
+)
+
+NAMES = {"clusters": "raw_clusters", "galaxies": "raw_galaxies", "footprint": "raw_footprint"}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "data", "standard", "sdss")
+
+
+def make_mirror(folder, rows=None):
+    """A mirror with the same content as the local archive."""
+    (folder / "galwcat19").mkdir(parents=True)
+    (folder / "sdss").mkdir()
+    (folder / "galwcat19" / "galwcls.dat").write_text(dat_text(rows or catalogue()))
+    (folder / "sdss" / "window.ply").write_text(window_text())
+    galaxies = galaxy_rows()
+    table = {name: [row[name] for row in galaxies] for name in ("ra", "dec", "z")}
+    pq.write_table(pa.table(table), folder / "sdss" / "galaxies.parquet")
+    return folder
+
+
+def mirror_params(folder):
+    return load_params(REPOSITORY / "params.yaml", survey="sdss", mirror=str(folder))
+
+
+def raw(workspace):
+    return {
+        name: read_table(workspace.raw / f"{name}.parquet", table) for name, table in NAMES.items()
+    }
+
+
+def source(workspace, params):
+    return NetworkSource(
+        workspace.downloads,
+        params,
+        Downloader(workspace.downloads, params.ingest.network, sleep=lambda _: None),
+    )
+
+
+def test_the_route_follows_the_parameters(workspace, tmp_path):
+    make_mirror(tmp_path / "mirror")
+    embedded = load_params(REPOSITORY / "params.yaml")
+    assert isinstance(choose_source(workspace, embedded), EmbeddedSource)
+    assert isinstance(choose_source(workspace, mirror_params(tmp_path / "mirror")), MirrorSource)
+    network = load_params(REPOSITORY / "params.yaml", survey="sdss")
+    assert isinstance(choose_source(workspace, network), NetworkSource)
+
+
+def test_network(workspace, network_params, archive):
+    """Everything arrives, typed, in spite of a fault on every path."""
+    archive.fail("/window.ply", "500", "truncate")
+    archive.fail("/viz", "html", "cut")
+    archive.fail("/sql", "drop", "500", "", "cut-at-line", "", "html")
+    ingest.run(workspace, network_params)
+    tables = raw(workspace)
+    assert tables["clusters"].num_rows == 30
+    assert tables["clusters"]["ra"].to_pylist() == [r["RAJ2000"] for r in catalogue()]
+    expected = sorted(galaxy_rows(), key=lambda g: g["galaxy_id"])
+    got = sorted(tables["galaxies"].to_pylist(), key=lambda g: g["galaxy_id"])
+    assert [(g["galaxy_id"], g["ra"], g["dec"], g["z"]) for g in got] == [
+        (g["galaxy_id"], g["ra"], g["dec"], g["z"]) for g in expected
+    ]
+    for one, other in zip(got, expected, strict=True):
+        assert one["in_legacy"] == (other["ra"] < 60 and other["dec"] > -10)
+    assert read_table(workspace.raw / "quarantine.parquet", "quarantine").num_rows == 0
+    products = read_json(workspace.raw / "provenance.json")["products"]
+    for name in NAMES:
+        facts = products[name]
+        assert facts["route"] == "network" and facts["url"].startswith(archive.url)
+        assert len(facts["source_sha256"]) == 64 and facts["retrieved"][:2] == "20"
+        assert facts["sha256"] == file_digest(workspace.raw / f"{name}.parquet")
+        assert facts["producer"] and facts["citation"] and facts["licence"]
+        assert facts["rows_in_source"] == facts["rows"] == tables[name].num_rows
+    assert read_json(workspace.raw / "expectations.json")["success"]
+
+
+def test_network_resumes_after_a_broken_chunk(workspace, network_params, archive):
+    """A server that dies for good ends the run; the next run asks only for the rest."""
+    archive.fail("/sql", "", "", "", *["500"] * 4)
+    with pytest.raises(SourceError, match="run the same command again"):
+        source(workspace, network_params).galaxies()
+    before = len(archive.asked)
+    assert not (workspace.raw / "galaxies.parquet").exists()
+    archive.faults.clear()
+    table = source(workspace, network_params).galaxies()
+    assert table.n_rows == 400
+    commands = [parse_qs(urlparse(q).query).get("cmd") for q in archive.asked]
+    # Two chunks hold galaxies (ra 0 to 80), eight are counted; three answers were kept.
+    assert len(archive.asked) - before == 8 + 2 - 3
+    kept = archive.asked[: before - 4]
+    assert not set(kept) & set(archive.asked[before:]), commands
+    # and a third run asks for nothing
+    assert source(workspace, network_params).galaxies().n_rows == 400
+    assert len(archive.asked) - before == 8 + 2 - 3
+
+
+def test_a_damaged_chunk_is_fetched_again(workspace, network_params, archive):
+    source(workspace, network_params).galaxies()
+    before = len(archive.asked)
+    largest = max(workspace.downloads.glob("*.body"), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:1000])
+    assert source(workspace, network_params).galaxies().n_rows == 400
+    assert len(archive.asked) - before == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_row_limit(workspace, network_params, archive, known):
+    """A chunk beyond the limit is split, whether the limit is in params or only at the server."""
+    archive.limit = 60
+    if known:
+        network = network_params.ingest.network.model_copy(update={"row_limit": 60})
+        network_params = network_params.model_copy(
+            update={"ingest": network_params.ingest.model_copy(update={"network": network})}
+        )
+    table = source(workspace, network_params).galaxies()
+    assert sorted(table.columns["galaxy_id"].to_pylist()) == [g["galaxy_id"] for g in galaxy_rows()]
+
+
+def test_a_limit_that_cannot_be_met(workspace, network_params, archive):
+    """All galaxies in one place: halving the chunk never ends, so it is an error."""
+    for galaxy in archive.galaxies:
+        galaxy["ra"] = 10.0
+    archive.limit = 60
+    with pytest.raises(SourceError, match="60 rows of 400"):
+        source(workspace, network_params).galaxies()
+
+
+def test_a_server_without_the_columns(workspace, network_params, archive):
+    """No accident of the transfer: one try, and the column is named."""
+    archive.tsv = archive.tsv.replace("M200", "Q200")
+    with pytest.raises(InputError, match="lacks columns") as raised:
+        source(workspace, network_params).clusters()
+    assert raised.value.column == "M200, e_M200"
+    assert len(archive.asked) == 1
+
+
+def test_a_server_with_no_galaxies(workspace, network_params, archive):
+    archive.galaxies = [dict(g, z=0.9) for g in archive.galaxies]
+    with pytest.raises(SourceError, match="no galaxy at all"):
+        source(workspace, network_params).galaxies()
+
+
+def test_mirror_equals_network(tmp_path, workspace, network_params):
+    """Two routes, one table."""
+    ingest.run(workspace, network_params)
+    other = Workspace(tmp_path / "other", "standard", "sdss")
+    ingest.run(other, mirror_params(make_mirror(tmp_path / "mirror")))
+    assert raw(workspace)["clusters"].equals(raw(other)["clusters"])
+    assert raw(workspace)["footprint"].equals(raw(other)["footprint"])
+    for column in ("ra", "dec", "z"):
+        assert (
+            sorted(raw(workspace)["galaxies"][column].to_pylist())
+            == sorted(raw(other)["galaxies"][column].to_pylist())
+        )  # fmt: skip
+
+
+def test_mirror_twice_gives_the_same_bytes(tmp_path):
+    """Whatever the folder is called, and whenever it was copied."""
+    digests = []
+    for name in ("one", "two"):
+        workspace = Workspace(tmp_path / f"data-{name}", "standard", "sdss")
+        ingest.run(workspace, mirror_params(make_mirror(tmp_path / name)))
+        digests.append(file_digest(workspace.raw))
+    assert digests[0] == digests[1]
+
+
+def test_bad_rows_are_set_aside_and_counted(tmp_path, workspace, caplog):
+    rows = catalogue()
+    rows[3]["RAJ2000"], rows[9]["z"] = 361.0, -0.05
+    caplog.set_level("INFO")
+    ingest.run(workspace, mirror_params(make_mirror(tmp_path / "mirror", rows)))
+    bad = read_table(workspace.raw / "quarantine.parquet", "quarantine").to_pylist()
+    assert [(b["item"], b["row_number"], b["column_name"]) for b in bad] == [
+        ("raw_clusters", 3, "ra"),
+        ("raw_clusters", 9, "z"),
+    ]
+    assert json.loads(bad[0]["record"])["cluster_id"] == "GalWCat19-0004"
+    facts = read_json(workspace.raw / "provenance.json")["products"]["clusters"]
+    assert (facts["rows_in_source"], facts["rows"], facts["rows_set_aside"]) == (30, 28, 2)
+    assert "row 3 set aside: ra must be < 360" in caplog.text
+    assert "GalWCat19 as published has 1800" in caplog.text
+
+
+def test_masses_without_h_stop_the_run(tmp_path, workspace):
+    rows = catalogue(h_mass=1 / 0.6777)
+    with pytest.raises(InputError, match=r"lack the factor h.*multiply them by h") as raised:
+        ingest.run(workspace, mirror_params(make_mirror(tmp_path / "mirror", rows)))
+    assert raised.value.file is not None and "galwcls.dat" in str(raised.value.file)
+    assert not workspace.raw.exists()
+
+
+def test_a_mirror_that_lacks_a_file(tmp_path, workspace):
+    folder = make_mirror(tmp_path / "mirror")
+    with pytest.raises(InputError, match="no such mirror folder"):
+        MirrorSource(tmp_path / "absent")
+    (folder / "sdss" / "window.ply").rename(folder / "window.ply")
+    with pytest.raises(InputError, match="no file with the survey's window"):
+        ingest.run(workspace, mirror_params(folder))
+    (folder / "window.ply").rename(folder / "sdss" / "window.ply")
+    (folder / "galwcat19" / "galwcls.tsv").write_text(tsv_text(catalogue()))
+    with pytest.raises(InputError, match=r"several files.*galwcls\.dat, .*galwcls\.tsv"):
+        ingest.run(workspace, mirror_params(folder))
+
+
+def test_the_embedded_survey(tmp_path):
+    """The truth comes along, for every cluster and nobody else; two runs give the same bytes."""
+    params = load_params(REPOSITORY / "params.yaml", profile="smoke")
+    digests = []
+    for name in ("one", "two"):
+        workspace = Workspace(tmp_path / name, "smoke", "embedded")
+        ingest.run(workspace, params)
+        digests.append(file_digest(workspace.raw))
+    clusters = read_table(workspace.raw / "clusters.parquet", "raw_clusters")
+    truth = read_table(workspace.raw / "truth.parquet", "survey_truth")
+    assert clusters["cluster_id"].to_pylist() == truth["cluster_id"].to_pylist()
+    assert clusters.num_rows > 10
+    assert digests[0] == digests[1]
