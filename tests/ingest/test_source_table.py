@@ -113,6 +113,15 @@ def test_too_many_bad_rows_mean_a_wrong_file():
         sift(galaxies(20, z=dict.fromkeys(range(6), -1.0)))
 
 
+def test_a_footprint_cannot_spare_a_cap():
+    """A polygon without one of its caps would be larger than it is."""
+    caps = {name: pa.array([0.0, 0.0, 1.0]) for name in ("cap_x", "cap_y", "cap_z")}
+    columns = {"polygon_id": pa.array([0, 0, 0]), **caps, "cap_cm": pa.array([1.0, 1.0, 2.5])}
+    with pytest.raises(InputError, match="1 of 3 rows") as raised:
+        sift(SourceTable("raw_footprint", "window.ply", columns))
+    assert raised.value.column == "cap_cm" and raised.value.row == 2
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(
