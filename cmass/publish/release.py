@@ -1,0 +1,373 @@
+"""publish: a release, whole or not at all.
+
+All files are made in a hidden folder beside the releases, read back and compared,
+flushed to the disk, and put in place by one rename; then the link ``latest`` is
+replaced by one rename. A break at any point leaves the older release in force.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cmass.columns import TABLES
+from cmass.errors import InputError, WorkspaceError
+from cmass.params import Params
+from cmass.publish import sql
+from cmass.publish.provenance import as_table, gather
+from cmass.shards import digest_of
+from cmass.tables import (
+    check_table,
+    disk_full,
+    file_digest,
+    make_table,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
+from cmass.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+#: Tables of a release that are its content, in the order of the documentation.
+CONTENT = ("masses", "clusters", "galaxies", "posterior_grid", "calibration")
+#: All tables of a release.
+RELEASE_TABLES = (*CONTENT, "provenance")
+SUMS = "SHA256SUMS"
+_VERSION = re.compile(r"\d{4}\.\d{2}\.\d{2}-[0-9a-f]{8}")
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Publish the masses of a workspace as a release and point ``latest`` at it.
+
+    The same content is published once: a complete release that holds it is used again.
+
+    Raises
+    ------
+    InputError
+        The products of earlier steps do not fit together.
+    WorkspaceError
+        A product is missing, the disk is full, or another publish is at work.
+    """
+    releases = workspace.releases
+    try:
+        releases.mkdir(parents=True, exist_ok=True)
+        with _lock(releases):
+            _clean(releases)
+            staging = releases / ".staging"
+            try:
+                folder = _publish(workspace, params, staging)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            _point_latest(releases, folder.name)
+            _remember(workspace, folder)
+            _prune(releases, folder.name, params.publish.keep)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(releases / "latest") from error
+        raise
+
+
+def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
+    tables = gather_tables(workspace)
+    check_keys(tables)
+    facts = gather(workspace, params)
+    tables["provenance"] = as_table(facts)
+    staging.mkdir()
+    for name in RELEASE_TABLES:
+        write_table(staging / f"{name}.parquet", tables[name], name)
+    content = content_digest(staging)
+    identity = digest_of(content, facts["release"], params.publish.title, _evidence(workspace))
+
+    known = find_release(workspace.releases, identity)
+    if known is not None:
+        _log.info("%s holds this content already: nothing to write", known.name)
+        return known
+
+    now = datetime.now(UTC)
+    version = f"{now:%Y.%m.%d}-{identity[:8]}"
+    folder = workspace.releases / version
+    if folder.exists():
+        raise WorkspaceError(
+            f"{folder} exists and does not match its checksums. Nobody should change a release: "
+            "move that folder away and run publish again"
+        )
+    facts["release"] |= {
+        "version": version, "identity": identity, "content_digest": content,
+        "created": now.isoformat(timespec="seconds"),
+    }  # fmt: skip
+    write_release(staging, workspace, params, tables, facts)
+    verify(staging)
+    _flush(staging)
+    staging.rename(folder)
+    _flush_folder(workspace.releases)
+    masses = tables["masses"]
+    _log.info(
+        "released %s: %d clusters, %d with a mass, %d galaxies", version, masses.num_rows,
+        masses.num_rows - masses["log10_m200c"].null_count, tables["galaxies"].num_rows,
+    )  # fmt: skip
+    return folder
+
+
+def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
+    """The content tables of a release, from the products of the steps before."""
+    paths = {
+        "masses": workspace.masses / "masses.parquet",
+        "clusters": workspace.selected / "clusters.parquet",
+        "galaxies": workspace.selected / "galaxies.parquet",
+        "posterior_grid": workspace.posterior / "posterior_grid.parquet",
+    }
+    tables = {name: read_table(path, name) for name, path in paths.items()}
+    tables["calibration"] = pa.concat_tables(
+        [
+            read_table(workspace.evaluation / "calibration.parquet", "calibration"),
+            read_table(workspace.masses / "comparison.parquet", "calibration"),
+        ],
+        promote_options="default",
+    )
+    # made anew so that units and descriptions are those of today's column dictionary
+    return {name: make_table(name, dict(zip(t.column_names, t.columns, strict=True)))
+            for name, t in tables.items()}  # fmt: skip
+
+
+def check_keys(tables: dict[str, pa.Table]) -> None:
+    """Raise `InputError` unless the tables of a release belong together.
+
+    Every selected cluster has one row of masses, every galaxy a cluster, the numbers of
+    galaxies agree, and posteriors have one value a bin and sum to one.
+    """
+    masses, clusters, galaxies = tables["masses"], tables["clusters"], tables["galaxies"]
+    selected = set(clusters["cluster_id"].to_pylist())
+    weighed = set(masses["cluster_id"].to_pylist())
+    for ids, words in (
+        (selected - weighed, "a selected cluster has no row in masses"),
+        (weighed - selected, "a row of masses belongs to no selected cluster"),
+        (set(pc.unique(galaxies["cluster_id"]).to_pylist()) - selected,
+         "galaxies belong to no selected cluster"),
+    ):  # fmt: skip
+        if ids:
+            raise InputError(
+                f"{words} ({len(ids)} such)", column="cluster_id", value=min(ids),
+                remedy="Run infer again, then publish",
+            )  # fmt: skip
+    counts = galaxies.group_by("cluster_id").aggregate([([], "count_all")])
+    counted = dict(zip(*(counts[c].to_pylist() for c in ("cluster_id", "count_all")), strict=True))
+    for name in ("clusters", "masses"):
+        pairs = zip(
+            *(tables[name][c].to_pylist() for c in ("cluster_id", "n_galaxies")), strict=True
+        )
+        for cluster_id, n_galaxies in pairs:
+            if counted.get(cluster_id, 0) != n_galaxies:
+                raise InputError(
+                    f"{name}.n_galaxies of {cluster_id} is {n_galaxies}, table galaxies has "
+                    f"{counted.get(cluster_id, 0)} rows", column="n_galaxies",
+                    remedy="Run select and infer again, then publish",
+                )  # fmt: skip
+    _check_posteriors(masses, tables["posterior_grid"].num_rows)
+
+
+def _check_posteriors(masses: pa.Table, n_bins: int) -> None:
+    for row, posterior in enumerate(masses["posterior"].to_pylist()):
+        if not posterior:
+            continue
+        if len(posterior) != n_bins or abs(sum(posterior) - 1) > 1e-3:
+            raise InputError(
+                f"a posterior has {len(posterior)} values that sum to {sum(posterior):g}; "
+                f"expected {n_bins} that sum to 1", column="posterior", row=row,
+                remedy="Run posterior and infer again, then publish",
+            )  # fmt: skip
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of the content tables below `folder`."""
+    return digest_of({name: file_digest(folder / f"{name}.parquet") for name in CONTENT})
+
+
+def _evidence(workspace: Workspace) -> dict[str, str]:
+    """Digests of what shapes the release beside its content: figure data and this code."""
+    files = [
+        workspace.model / "history.parquet",
+        workspace.posterior / "joint.parquet",
+        *sorted(workspace.evaluation.glob("*.parquet")),
+        workspace.masses / "mass_function.parquet",
+    ]
+    digests = {f.name: file_digest(f) for f in files if f.exists()}
+    code = hashlib.sha256()
+    here = Path(__file__).parent
+    for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2")):
+        code.update(source.read_bytes())
+    return {**digests, "code": code.hexdigest()}
+
+
+def write_release(
+    folder: Path, workspace: Workspace, params: Params, tables: dict[str, pa.Table],
+    facts: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write what a release holds beside its Parquet files, the checksums last."""
+    from cmass.publish.database import write_database
+    from cmass.publish.model_card import model_card
+    from cmass.publish.readme import readme
+    from cmass.publish.report import write_report
+
+    write_database(
+        folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}
+    )
+    write_json(folder / "provenance.json", facts)
+    write_report(folder / "report.html", workspace, params, tables, facts)
+    (folder / "model_card.md").write_text(model_card(tables, facts), encoding="utf-8")
+    (folder / "README.md").write_text(readme(tables, facts), encoding="utf-8")
+    lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in _files(folder)]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify(folder: Path) -> None:
+    """Read a release back and raise `WorkspaceError` at the first thing that is not right.
+
+    Checksums; every table against the column dictionary; the database against the
+    Parquet files, row by row in number, and its macros.
+    """
+    check_sums(folder)
+    with sql.connect(folder / sql.DATABASE) as connection:
+        for name in RELEASE_TABLES:
+            table = read_table(folder / f"{name}.parquet", name)
+            check_table(table, TABLES[name], folder / f"{name}.parquet")
+            rows = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
+            if rows != [(table.num_rows,)]:
+                raise WorkspaceError(
+                    f"{folder / sql.DATABASE}: table {name} does not have the {table.num_rows} "
+                    "rows of its Parquet file. Run publish again"
+                )
+        connection.execute(
+            "SELECT mass_quantile(cluster_id, 0.5), prob_above(cluster_id, 14), "
+            "(SELECT count(*) FROM cone(0, 0, 1)) FROM masses LIMIT 1"
+        ).fetchall()
+
+
+def check_sums(folder: Path) -> None:
+    """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise WorkspaceError(f"{folder} has no {SUMS}: it is not a complete release")
+    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines()]
+    listed = {name: digest for digest, _, name in lines}
+    present = {str(p.relative_to(folder)) for p in _files(folder)} - {SUMS}
+    if not listed or present != set(listed):
+        odd = sorted(present ^ set(listed))
+        raise WorkspaceError(f"{folder} does not hold the files of its {SUMS}: {', '.join(odd)}")
+    for name, digest in listed.items():
+        if file_digest(folder / name) != digest:
+            raise WorkspaceError(f"{folder / name} does not match its checksum in {SUMS}")
+
+
+def complete_releases(releases: Path) -> list[Path]:
+    """Folders of whole releases, oldest first."""
+    found = []
+    for folder in releases.iterdir():
+        if folder.is_symlink() or not _VERSION.fullmatch(folder.name):
+            continue
+        try:
+            check_sums(folder)
+            created = read_json(folder / "provenance.json")["release"]["created"]
+        except (WorkspaceError, KeyError, OSError) as error:
+            _log.warning("%s is left alone: %s", folder, error)
+            continue
+        found.append((created, folder.name, folder))
+    return [folder for *_, folder in sorted(found)]
+
+
+def find_release(releases: Path, identity: str) -> Path | None:
+    """The newest complete release with that identity, if any."""
+    for folder in reversed(complete_releases(releases)):
+        if read_json(folder / "provenance.json")["release"].get("identity") == identity:
+            return folder
+    return None
+
+
+@contextmanager
+def _lock(releases: Path) -> Iterator[None]:
+    """Hold the releases; the kernel lets go when the process ends, however it ends."""
+    with open(releases / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkspaceError(
+                f"another publish is at work in {releases}: wait for its end and run again"
+            ) from None
+        yield
+
+
+def _clean(releases: Path) -> None:
+    """Remove what a broken publish left behind."""
+    for leftover in releases.glob(".staging*"):
+        _log.info("removing %s, left by a publish that did not end", leftover)
+        shutil.rmtree(leftover)
+    for leftover in releases.glob(".latest*"):
+        leftover.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _flush(folder: Path) -> None:
+    for file in _files(folder):
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+    for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
+        _flush_folder(inner)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _point_latest(releases: Path, version: str) -> None:
+    latest = releases / "latest"
+    if latest.is_symlink() and str(latest.readlink()) == version:
+        return
+    if latest.exists() and not latest.is_symlink():
+        raise WorkspaceError(f"{latest} is not a link: move it away and run publish again")
+    temporary = releases / ".latest"
+    temporary.symlink_to(version)
+    os.replace(temporary, latest)
+    _flush_folder(releases)
+
+
+def _remember(workspace: Workspace, folder: Path) -> None:
+    """Write the receipt, the product of this step that DVC sees."""
+    release = read_json(folder / "provenance.json")["release"]
+    value = {
+        "version": folder.name,
+        "content_digest": release["content_digest"],
+        "files": {f"{n}.parquet": file_digest(folder / f"{n}.parquet") for n in RELEASE_TABLES},
+    }
+    if not workspace.receipt.exists() or read_json(workspace.receipt) != value:
+        write_json(workspace.receipt, value)
+
+
+def _prune(releases: Path, current: str, keep: int) -> None:
+    """Remove the oldest releases so that `keep` are left beside the current one."""
+    others = [f for f in complete_releases(releases) if f.name != current]
+    for folder in others[: max(0, len(others) - keep)]:
+        doomed = releases / f".staging-{folder.name}"
+        folder.rename(doomed)  # gone at once, even if the removal is broken off
+        shutil.rmtree(doomed)
+        _log.info("removed release %s: %d older ones are kept (publish.keep)", folder.name, keep)

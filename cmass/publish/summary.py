@@ -1,0 +1,177 @@
+"""What a release says of itself in a few numbers: shared by report, model card and README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cmass.columns import FLAGS
+from cmass.tables import to_numpy
+
+#: What the numbers of table `calibration` mean, by metric.
+METRIC_WORDS = {
+    "n_clusters": "Mock clusters in the evaluation set",
+    "n_haloes": "Haloes in the evaluation set",
+    "n_without_posterior": "Mocks without a posterior (outside the calibrated range)",
+    "n_without_dispersion": "Mocks without a σ–M mass",
+    "epsilon_mean": "Mean residual ε = log₁₀(M_true/M_pred)",
+    "epsilon_scatter": "Scatter of ε",
+    "epsilon_scatter_robust": "Robust scatter of ε (half the 68 % width)",
+    "dispersion_epsilon_mean": "σ–M on the same mocks: mean residual",
+    "dispersion_epsilon_scatter": "σ–M on the same mocks: scatter",
+    "dispersion_epsilon_scatter_robust": "σ–M on the same mocks: robust scatter",
+    "scatter_ratio_to_dispersion": "Scatter, CNN₃D over σ–M",
+    "scatter_robust_ratio_to_dispersion": "Robust scatter, CNN₃D over σ–M",
+    "coverage_68": "True masses inside the 1σ interval",
+    "coverage_95": "True masses inside the 2σ interval",
+    "coverage_error_max": "Largest error of the coverage",
+    "coverage_error_mean": "Mean error of the coverage",
+    "n_compared": "Clusters compared with GalWeight",
+    "galweight_offset_median": "Median of log₁₀(M_pred/M_GalWeight)",
+    "galweight_scatter": "Scatter of log₁₀(M_pred/M_GalWeight)",
+    "galweight_scatter_robust": "Robust scatter of log₁₀(M_pred/M_GalWeight)",
+    "pull_mean": "Mean pull against GalWeight",
+    "pull_std": "Standard deviation of the pull against GalWeight",
+    "expected_galweight_offset_median": "Median offset that a perfect simulator would show",
+    "expected_galweight_scatter": "Scatter that a perfect simulator would show",
+    "expected_pull_mean": "Mean pull that a perfect simulator would show",
+    "expected_pull_std": "Standard deviation of the pull that a perfect simulator would show",
+    "truth_offset_median": "Median of log₁₀(M_pred/M_true), embedded survey",
+    "truth_scatter": "Scatter of log₁₀(M_pred/M_true), embedded survey",
+    "truth_scatter_robust": "Robust scatter of log₁₀(M_pred/M_true), embedded survey",
+    "truth_pull_mean": "Mean pull against the truth, embedded survey",
+    "truth_pull_std": "Standard deviation of the pull against the truth, embedded survey",
+    "truth_coverage_68": "True masses inside the 1σ interval, embedded survey",
+    "truth_coverage_95": "True masses inside the 2σ interval, embedded survey",
+    "sigma_n": "Richness-dependent error σ_N (eq. 7)",
+    "sigma_0": "Richness-independent error σ₀ (eq. 7)",
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """One row of table `calibration`, as text."""
+
+    words: str
+    metric: str
+    bin: str
+    value: str
+    error: str
+    paper: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class FlagCount:
+    """How many clusters carry one bit of the flag column."""
+
+    value: int
+    name: str
+    words: str
+    count: int
+
+
+def number_text(value: float | None, *, signed: bool = False) -> str:
+    """A number for people: whole numbers whole, others with three decimals or digits."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    if float(value).is_integer() and abs(value) >= 2:
+        text = f"{value:.0f}"
+    elif abs(value) >= 0.001 or value == 0:
+        text = f"{value:.3f}"
+    else:
+        text = f"{value:.2g}"
+    text = ("+" if signed and value > 0 else "") + text
+    return text.replace("-", "−", 1) if value < 0 else text
+
+
+def numbers(calibration: pa.Table) -> list[Number]:
+    """Rows of table `calibration` in words, in the table's order."""
+    return [
+        Number(
+            _words(row["metric"], row["bin"]),
+            row["metric"], row["bin"], number_text(row["value"]), number_text(row["error"]),
+            number_text(row["paper_value"]), row["unit"],
+        )
+        for row in calibration.to_pylist()
+    ]  # fmt: skip
+
+
+def _words(metric: str, bin: str) -> str:
+    if metric.startswith("n_flag_") and metric.removeprefix("n_flag_") in FLAGS:
+        return f"Clusters with flag {metric.removeprefix('n_flag_')}"
+    if metric == "n_clusters" and bin != "all":
+        return "Clusters of the survey"
+    if metric == "n_without_posterior" and bin != "all":
+        return "Clusters without a posterior"
+    return METRIC_WORDS.get(metric, metric.replace("_", " ").capitalize())
+
+
+def calibration_value(calibration: pa.Table, metric: str, bin: str = "all") -> dict[str, Any]:
+    """Row of table `calibration` for a metric, or an empty one."""
+    for row in calibration.to_pylist():
+        if row["metric"] == metric and row["bin"] == bin:
+            return row
+    return {"value": None, "error": None, "paper_value": None, "unit": ""}
+
+
+def flag_counts(masses: pa.Table) -> list[FlagCount]:
+    """Every bit of the flag column with its words and the number of clusters that carry it."""
+    flags = masses["flag"].to_numpy()
+    return [
+        FlagCount(f.value, f.name, f.words, int(np.count_nonzero(flags & f.value)))
+        for f in FLAGS.values()
+    ]
+
+
+def mass_counts(masses: pa.Table) -> dict[str, Any]:
+    """Clusters, those with mass, posterior and flags, and the median errors in dex."""
+    minus, plus = to_numpy(masses, "sigma_minus", "sigma_plus")
+    known = np.isfinite(minus)
+    return {
+        "clusters": masses.num_rows,
+        "with_mass": masses.num_rows - masses["log10_m200c"].null_count,
+        "with_posterior": masses.num_rows - masses["log10_m200c_p50"].null_count,
+        "flagged": int(pc.sum(pc.not_equal(masses["flag"], 0)).as_py() or 0),
+        "sigma_minus": float(np.median(minus[known])) if known.any() else None,
+        "sigma_plus": float(np.median(plus[known])) if known.any() else None,
+    }
+
+
+def pulls(joined: pa.Table) -> np.ndarray:
+    """Pulls of the posterior medians against GalWeight, as `cmass.infer.pull` defines them.
+
+    Parameters
+    ----------
+    joined : pyarrow.Table
+        Rows of masses with GalWeight's masses and errors.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        NaN where an error is missing.
+    """
+    from cmass.infer import pull
+
+    names = ("log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84", "log10_m200_galweight",
+             "log10_m200_galweight_err")  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return pull(*to_numpy(joined, *names))
+
+
+def leaves(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted names and texts of the leaves of nested facts; what is None is left out."""
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        parts = [(f"{prefix}.{key}" if prefix else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list) and any(isinstance(v, Mapping | list) for v in value):
+        parts = [(f"{prefix}[{number}]", part) for number, part in enumerate(value)]
+    else:
+        return [(prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+    return [leaf for name, part in parts for leaf in leaves(part, name)]

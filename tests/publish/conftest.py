@@ -1,0 +1,236 @@
+"""Small workspaces with every product that publish reads, made through the column dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from cmass.columns import FLAGS
+from cmass.params import Params
+from cmass.tables import make_table, write_json, write_table
+from cmass.workspace import Workspace
+
+EDGES = np.linspace(13.0, 15.6, 53)
+Q = (0.15866, 0.5, 0.84134)
+
+
+def build_workspace(
+    root: Path, *, survey: str = "embedded", n_clusters: int = 40, with_masses: bool = True,
+    n_mocks: int = 300, galaxies_per_cluster: int = 30, seed: int = 1,
+) -> Workspace:  # fmt: skip
+    """Write the products of all steps before publish below `root`."""
+    rng = np.random.default_rng(seed)
+    workspace = Workspace(root, "smoke", survey)
+    _raw(workspace)
+    _selected_and_masses(workspace, rng, n_clusters, with_masses, galaxies_per_cluster)
+    _mocks(workspace, rng, n_mocks)
+    _numbers(workspace, n_clusters, with_masses)
+    return workspace
+
+
+def _raw(workspace: Workspace) -> None:
+    write_json(
+        workspace.raw / "provenance.json",
+        {
+            "survey": workspace.survey,
+            "clusters": {"producer": "cmass", "licence": "CC0", "rows": 40, "sha256": "ab" * 32,
+                         "retrieved": "2026-11-22T08:00:00+00:00"},
+            "galaxies": {"producer": "cmass", "citation": "Kodi Ramanah+2020"},
+        },
+    )  # fmt: skip
+    write_json(
+        workspace.raw / "expectations.json",
+        {"success": True, "tables": {"raw_clusters": {"rows": 40, "success": True, "expectations": [
+            {"expectation": "expect_column_values_to_be_between", "column": "ra", "success": True,
+             "limits": {"min_value": 0, "max_value": 360}, "found": "0 of 40 rows break it"},
+        ]}}},
+    )  # fmt: skip
+
+
+def _selected_and_masses(
+    workspace: Workspace, rng: np.random.Generator, n: int, with_masses: bool, per_cluster: int
+) -> None:
+    ids = [f"Test-{i:04d}" for i in range(n)]
+    ra, dec = rng.uniform(340, 400, n) % 360, rng.uniform(-10, 40, n)
+    z = rng.uniform(0.02, 0.08, n)
+    true = rng.uniform(13.8, 14.9, n)
+    galweight = true + rng.normal(0, 0.15, n)
+    none = np.zeros(n, bool) if with_masses else np.ones(n, bool)
+    none[: min(n, 2)] = True
+    n_galaxies = np.where(none, 3, per_cluster)
+    point = np.where(none, np.nan, true + rng.normal(0, 0.15, n))
+    sigma = np.full(n, 0.15)
+    cdf = norm.cdf((EDGES[None, :] - point[:, None]) / sigma[:, None])
+    probability = np.diff(cdf, axis=1) / (cdf[:, -1:] - cdf[:, :1])
+    p16, p50, p84 = (point + sigma * norm.ppf(q) for q in Q)
+    galaxy_cluster = np.repeat(np.arange(n), n_galaxies)
+    size = galaxy_cluster.size
+    write_table(
+        workspace.selected / "clusters.parquet",
+        make_table("clusters", {
+            "cluster_id": ids, "ra": ra, "dec": dec, "z": z, "distance_mpc_h": 3000 * z,
+            "n_galaxies": n_galaxies, "log10_m200_galweight": galweight,
+            "log10_m200_galweight_err": np.full(n, 0.1), "flag": np.zeros(n, int),
+        }), "clusters",
+    )  # fmt: skip
+    write_table(
+        workspace.selected / "galaxies.parquet",
+        make_table("galaxies", {
+            "cluster_id": [ids[i] for i in galaxy_cluster], "galaxy_id": np.arange(size),
+            "x_proj": rng.uniform(-4, 4, size), "y_proj": rng.uniform(-4, 4, size),
+            "v_los": rng.normal(0, 700, size),
+        }), "galaxies",
+    )  # fmt: skip
+    write_table(
+        workspace.selected / "rejected.parquet",
+        make_table("rejected_clusters", {
+            "cluster_id": [f"Far-{i}" for i in range(10)], "ra": rng.uniform(345, 359, 10),
+            "dec": rng.uniform(-10, 40, 10), "z": np.full(10, 0.1),
+            "distance_mpc_h": np.full(10, 290.0), "reason": ["too far"] * 10,
+        }), "rejected_clusters",
+    )  # fmt: skip
+    write_table(
+        workspace.masses / "masses.parquet",
+        make_table("masses", {
+            "cluster_id": ids, "ra": ra, "dec": dec, "z": z, "n_galaxies": n_galaxies,
+            "log10_m200c": point, "log10_m200c_p16": p16, "log10_m200c_p50": p50,
+            "log10_m200c_p84": p84, "log10_m200c_hmf_p16": p16 - 0.05,
+            "log10_m200c_hmf_p50": p50 - 0.05, "log10_m200c_hmf_p84": p84 - 0.05,
+            "sigma_minus": p50 - p16, "sigma_plus": p84 - p50,
+            "log10_m200c_dispersion": point + 0.1,
+            "flag": np.where(none, FLAGS["too_few_galaxies"].value, 0),
+            "posterior": [[] if gone else list(p) for gone, p in zip(none, probability, strict=True)],
+        }), "masses",
+    )  # fmt: skip
+    grid = np.linspace(13.5, 15.2, 60)
+    functions = {"tinker08": 1e-4 * 10 ** (-1.2 * (grid - 13.5))}
+    if (~none).any():
+        functions["cnn3d"] = functions["tinker08"] * 1.2
+        functions["galweight"] = functions["tinker08"] * 0.9
+    function = {
+        "log10_m200c": np.tile(grid, len(functions)),
+        "estimator": np.repeat(list(functions), grid.size),
+        "density_h3_mpc3_dex": np.concatenate(list(functions.values())),
+        "density_low": np.concatenate([v * 0.7 if k != "tinker08" else v * np.nan
+                                       for k, v in functions.items()]),
+        "density_high": np.concatenate([v * 1.4 if k != "tinker08" else v * np.nan
+                                        for k, v in functions.items()]),
+    }  # fmt: skip
+    write_table(
+        workspace.masses / "mass_function.parquet", make_table("mass_function", function),
+        "mass_function",
+    )  # fmt: skip
+
+
+def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
+    true = rng.uniform(13.5, 15.0, n)
+    predicted = true + rng.normal(0, 0.16, n)
+    write_table(
+        workspace.evaluation / "predictions.parquet",
+        make_table("predictions", {
+            "cluster_id": [f"mock-{i}" for i in range(n)], "set": ["evaluation"] * n,
+            "log10_m200c_true": true, "log10_m200c": predicted,
+            "log10_m200c_dispersion": true + rng.normal(0, 0.3, n),
+            "n_galaxies": np.full(n, 80), "n_members": np.full(n, 40),
+        }), "predictions",
+    )  # fmt: skip
+    level = np.linspace(0, 1, 41)[1:-1]
+    depth = 2 * np.abs(norm.cdf((true - predicted) / 0.16) - 0.5)
+    write_table(
+        workspace.evaluation / "coverage.parquet",
+        make_table("coverage", {
+            "level": level, "coverage": [(depth <= x).mean() for x in level],
+            "coverage_low": np.clip(level - 0.05, 0, 1), "coverage_high": np.clip(level + 0.05, 0, 1),
+        }), "coverage",
+    )  # fmt: skip
+    edges = np.arange(13.5, 15.01, 0.3)
+    residual = true - predicted
+    bins = [residual[(true >= a) & (true < b)] for a, b in pairwise(edges)]
+    quantiles = {"p2_5": 0.02275, "p16": Q[0], "p50": 0.5, "p84": Q[2], "p97_5": 0.97725}
+    write_table(
+        workspace.evaluation / "residuals.parquet",
+        make_table("residuals", {
+            "log10_m200c_low": edges[:-1], "log10_m200c_centre": edges[:-1] + 0.15,
+            "log10_m200c_high": edges[1:], "n": [e.size for e in bins],
+            "mean": [e.mean() for e in bins], "scatter": [e.std(ddof=1) for e in bins],
+            **{name: [np.quantile(e, q) for e in bins] for name, q in quantiles.items()},
+        }), "residuals",
+    )  # fmt: skip
+    grid = np.linspace(13.2, 15.3, 40)
+    x, y = np.meshgrid(grid, grid, indexing="ij")
+    write_table(
+        workspace.posterior / "joint.parquet",
+        make_table("joint", {
+            "log10_m200c": x.ravel(), "log10_m200c_true": y.ravel(),
+            "density": (norm.pdf((y - x) / 0.16) * np.exp(-((x - 14.2) ** 2))).ravel(),
+        }), "joint",
+    )  # fmt: skip
+    prior = np.full(EDGES.size - 1, 1 / (EDGES.size - 1))
+    write_table(
+        workspace.posterior / "posterior_grid.parquet",
+        make_table("posterior_grid", {
+            "bin_index": np.arange(EDGES.size - 1), "log10_m200c_low": EDGES[:-1],
+            "log10_m200c_centre": 0.5 * (EDGES[1:] + EDGES[:-1]), "log10_m200c_high": EDGES[1:],
+            "prior_flat": prior, "prior_hmf": prior,
+        }), "posterior_grid",
+    )  # fmt: skip
+    epoch = np.arange(1, 13)
+    write_table(
+        workspace.model / "history.parquet",
+        make_table("training_history", {
+            "epoch": epoch, "loss": 0.2 * 0.75**epoch + 0.02,
+            "val_loss": 0.2 * 0.75**epoch + 0.025 + 1e-4 * epoch**2,
+            "learning_rate": np.full(epoch.size, 5e-4),
+        }), "training_history",
+    )  # fmt: skip
+    write_json(workspace.model / "model.json", {"n_weights": 123189, "best_epoch": 10})
+
+
+def _numbers(workspace: Workspace, n_clusters: int, with_masses: bool) -> None:
+    def table(rows):
+        names = ("metric", "bin", "value", "error", "paper_value", "unit")
+        return make_table("calibration", dict(zip(names, zip(*rows, strict=True), strict=True)))
+
+    mocks = [
+        ("epsilon_mean", "all", 0.012, 0.004, 0.04, "dex"),
+        ("epsilon_scatter", "all", 0.158, 0.003, 0.16, "dex"),
+        ("epsilon_mean", "13.50-13.80", -0.11, 0.01, None, "dex"),
+        ("dispersion_epsilon_scatter", "all", 0.29, 0.01, None, "dex"),
+        ("coverage_68", "all", 0.671, 0.015, 0.6827, ""),
+        ("sigma_n", "cnn3d", 0.05, 0.01, 0.04, "dex"),
+    ]
+    survey = [("n_clusters", workspace.survey, float(n_clusters), None, None, "")]
+    if with_masses:
+        survey += [
+            ("pull_mean", workspace.survey, 0.11, 0.03, -0.02, ""),
+            ("pull_std", workspace.survey, 1.02, 0.02, 1.05, ""),
+            ("n_flag_too_few_galaxies", workspace.survey, 2.0, None, None, ""),
+        ]
+    write_table(workspace.evaluation / "calibration.parquet", table(mocks), "calibration")
+    write_table(workspace.masses / "comparison.parquet", table(survey), "calibration")
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path) -> Callable[..., Workspace]:
+    """Function that builds a workspace below a temporary folder."""
+    return lambda name="data", **options: build_workspace(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    return Params(profile="smoke")
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Workspace:
+    """A workspace with one release, shared by tests that only read it."""
+    from cmass.publish import run
+
+    workspace = build_workspace(tmp_path_factory.mktemp("released") / "data")
+    run(workspace, params)
+    return workspace

@@ -1,0 +1,153 @@
+"""The report's figures: what is drawn, and words where there is nothing to draw."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+
+from cmass.columns import TABLES
+from cmass.publish.report import figures
+from cmass.tables import make_table, read_table
+from cmass.workspace import Workspace
+
+
+def _empty(name: str) -> pa.Table:
+    return TABLES[name].arrow_schema().empty_table()
+
+
+def _words(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.axes[0].texts)
+
+
+@pytest.fixture(scope="module")
+def products(released: Workspace) -> dict[str, pa.Table]:
+    paths = {
+        "masses": released.masses / "masses.parquet",
+        "clusters": released.selected / "clusters.parquet",
+        "rejected_clusters": released.selected / "rejected.parquet",
+        "mass_function": released.masses / "mass_function.parquet",
+        "predictions": released.evaluation / "predictions.parquet",
+        "residuals": released.evaluation / "residuals.parquet",
+        "coverage": released.evaluation / "coverage.parquet",
+        "joint": released.posterior / "joint.parquet",
+        "training_history": released.model / "history.parquet",
+    }
+    return {name: read_table(path, name) for name, path in paths.items()}
+
+
+CASES = {
+    "loss_curve": ("training_history",),
+    "predicted_true": ("predictions",),
+    "residuals": ("residuals",),
+    "joint_density": ("joint",),
+    "coverage": ("coverage",),
+    "predicted_galweight": ("masses", "clusters"),
+    "mass_function": ("mass_function",),
+    "sky_map": ("masses", "rejected_clusters"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_axes_have_labels_with_units(products, name: str) -> None:
+    figure = getattr(figures, name)(*(products[t] for t in CASES[name]))
+    axes = figure.axes[0]
+    for label in (axes.get_xlabel(), axes.get_ylabel()):
+        assert label
+        plain = ("Epoch", "probability", "Probability", "Part of")
+        assert "[" in label or any(word in label for word in plain), label
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_empty_tables_are_said_in_words(name: str) -> None:
+    figure = getattr(figures, name)(*(_empty(t) for t in CASES[name]))
+    figure.savefig(io.BytesIO(), format="svg")
+    assert _words(figure).endswith(".")
+    assert len(_words(figure)) > 20
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_tables_same_picture(products, name: str) -> None:
+    def picture() -> bytes:
+        sink = io.BytesIO()
+        figure = getattr(figures, name)(*(products[t] for t in CASES[name]))
+        figure.savefig(sink, format="png", metadata={"Software": None})
+        return sink.getvalue()
+
+    assert picture() == picture()
+
+
+def test_pulls_without_finite_values_are_said_in_words() -> None:
+    assert "no pulls" in _words(figures.pull_histogram(np.array([np.nan, np.nan])))
+
+
+def test_pull_histogram_counts_and_normalises() -> None:
+    pulls = np.random.default_rng(3).normal(0.2, 1.1, 4000)
+    axes = figures.pull_histogram(np.append(pulls, np.nan)).axes[0]
+    area = sum(bar.get_width() * bar.get_height() for bar in axes.patches)
+    assert area == pytest.approx(1.0, abs=1e-9)
+    legend = axes.get_legend()
+    assert legend is not None
+    words = [text.get_text() for text in legend.get_texts()]
+    assert "4000 clusters" in words
+    # mean and deviation of 4000 draws: errors 0.017 and 0.012, two decimals are shown
+    fitted = next(w for w in words if w.startswith("mean"))
+    mean, deviation = (float(w.split()[-1]) for w in fitted.split(","))
+    assert mean == pytest.approx(0.2, abs=0.06)
+    assert deviation == pytest.approx(1.1, abs=0.05)
+
+
+def test_clusters_without_a_mass_are_drawn_apart(products) -> None:
+    axes = figures.sky_map(products["masses"]).axes[0]
+    by_label = {c.get_label(): len(c.get_offsets()) for c in axes.collections}
+    assert by_label["no mass"] == 2
+    assert sum(by_label.values()) == 40
+
+
+def test_no_cluster_with_a_mass_still_gives_a_map(make_workspace) -> None:
+    workspace = make_workspace(n_clusters=4, with_masses=False)
+    masses = read_table(workspace.masses / "masses.parquet", "masses")
+    axes = figures.sky_map(masses).axes[0]
+    assert [len(c.get_offsets()) for c in axes.collections] == [4]
+
+
+def test_the_map_is_cut_where_no_cluster_lies(products) -> None:
+    # the fixture's clusters lie between RA 340 and 40 deg, across 0
+    axes = figures.sky_map(products["masses"]).axes[0]
+    left, right = axes.get_xlim()
+    assert left > right  # east to the left
+    assert left - right < 70
+    assert axes.xaxis.get_major_formatter()(365, 0) == "5"
+
+
+def test_contours_hold_their_part_of_a_gaussian() -> None:
+    # of a bivariate unit normal, 68 % lies within density exp(-chi2/2) with chi2 = -2 ln(0.32)
+    x = np.linspace(-5, 5, 401)
+    grid = np.exp(-0.5 * (x[:, None] ** 2 + x[None, :] ** 2))
+    levels = figures._mass_levels(grid)
+    np.testing.assert_allclose(levels, [0.05, 0.32], rtol=0.01)  # grid step 0.025 sigma
+
+
+def test_many_points_are_drawn_as_an_image(products) -> None:
+    n = 5000
+    rng = np.random.default_rng(1)
+    true = rng.uniform(13.5, 15, n)
+    many = make_table("predictions", {
+        "cluster_id": [str(i) for i in range(n)], "set": ["evaluation"] * n,
+        "log10_m200c_true": true, "log10_m200c": true + rng.normal(0, 0.1, n),
+        "log10_m200c_dispersion": true, "n_galaxies": np.full(n, 50), "n_members": np.full(n, 20),
+    })  # fmt: skip
+    sink = io.BytesIO()
+    figures.predicted_true(many).savefig(sink, format="svg")
+    assert len(sink.getvalue()) < 300_000
+
+
+def test_overview_shows_four_figures(products) -> None:
+    figure = figures.overview(
+        *(products[n] for n in ("masses", "clusters", "coverage", "residuals", "mass_function"))
+    )
+    assert len(figure.axes) == 4
+    assert all(axes.get_title() and axes.get_xlabel() for axes in figure.axes)

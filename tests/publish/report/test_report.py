@@ -1,0 +1,209 @@
+"""report.html: one file, no network, readable by people and screen readers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmass.columns import FLAGS
+from cmass.params import Params
+from cmass.publish import run
+from cmass.publish.report import SIZE_MAX, save_overview
+from cmass.workspace import Workspace
+
+PANELS = ["sky", "galweight", "pull", "mass-function", "truth", "residuals", "coverage", "joint",
+          "loss"]  # fmt: skip
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+
+    handle_startendtag = handle_starttag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def file(released: Workspace) -> Path:
+    return released.releases / "latest" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(file: Path) -> Page:
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def test_nothing_is_loaded_from_elsewhere(file: Path, page: Page) -> None:
+    assert file.stat().st_size < SIZE_MAX
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed"), tag
+        for name in ("src", "href", "xlink:href", "data", "srcset", "action"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, name, value[:80])
+    styles = re.findall(r"url\(([^)]*)\)", file.read_text(encoding="utf-8"))
+    assert all(target.startswith(("#", "data:")) for target in styles)
+    assert "@import" not in file.read_text(encoding="utf-8")
+
+
+def test_every_figure_is_there_and_says_what_it_shows(page: Page) -> None:
+    assert [a["id"] for tag, a in page.tags if tag == "figure"] == PANELS
+    drawings = [a for tag, a in page.tags if tag == "svg"]
+    assert len(drawings) == len(PANELS)
+    for attributes in drawings:
+        assert attributes["role"] == "img"
+        assert len(attributes["aria-label"]) > 40
+        assert "viewbox" in attributes
+        assert "width" not in attributes
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
+    ids = Counter(a["id"] for _, a in page.tags if "id" in a)
+    assert [i for i, count in ids.items() if count > 1] == []
+    for _, attributes in page.tags:
+        for name in ("href", "xlink:href"):
+            target = attributes.get(name, "")
+            if target.startswith("#"):
+                assert target[1:] in ids, target
+
+
+def test_numbers_flags_checks_and_provenance_are_told(page: Page) -> None:
+    for words in (
+        "Scatter of ε all 0.158 0.003 0.160 dex", "Clusters with a mass 38 of 40 selected",
+        "Mean pull against GalWeight 0.110 paper: −0.020", "All 1 expectations held",
+        "clusters.licence CC0", "voxels.kappa 0.175", "Not for science", "Simulated sky",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert f"too_few_galaxies {FLAGS['too_few_galaxies'].words} 2" in page.text
+
+
+def test_drawings_follow_the_page_colours(file: Path) -> None:
+    body = file.read_text(encoding="utf-8").split("</style>", 1)[1]
+    assert "var(--ink)" in body
+    assert "#1b2431" not in body  # the light page's ink, which would vanish on a dark one
+
+
+def test_text_from_data_is_escaped(make_workspace) -> None:
+    workspace = make_workspace(n_clusters=3)
+    title = "<script>alert(1)</script>"
+    run(workspace, Params.model_validate({"profile": "smoke", "publish": {"title": title}}))
+    text = (workspace.releases / "latest" / "report.html").read_text(encoding="utf-8")
+    assert title not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("survey", ["embedded", "sdss"])
+def test_a_survey_without_any_mass_has_a_report(make_workspace, survey: str) -> None:
+    workspace = make_workspace(n_clusters=3, survey=survey, with_masses=False)
+    run(workspace, Params.model_validate({"profile": "standard", "survey": survey}))
+    page = Page((workspace.releases / "latest" / "report.html").read_text(encoding="utf-8"))
+    assert [a["id"] for tag, a in page.tags if tag == "figure"] == PANELS
+    for words in ("nothing to compare.", "there are no pulls.", "no mass function to draw."):
+        assert words in page.text
+    assert ("Simulated sky" in page.text) == (survey == "embedded")
+
+
+def test_overview_is_a_picture(released: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "docs" / "overview.png"
+    save_overview(released, path)
+    first = path.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    save_overview(released, path)
+    assert path.read_bytes() == first
+    pixels = _pixels(path)
+    assert pixels.shape[1] > 1000
+    assert (pixels.min(axis=2) == 255).mean() > 0.5  # white paper, whatever the page behind
+
+
+@pytest.fixture
+def nobody_calls() -> Iterator[tuple[int, list[bytes]]]:
+    """A port that a proxy would listen on, and what was asked of it."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        stop = threading.Event()
+
+        def listen() -> None:
+            while not stop.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    asked.append(connection.recv(1000))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield server.getsockname()[1], asked
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_opens_in_a_browser_without_the_network(
+    file: Path, tmp_path: Path, nobody_calls, width: int, dark: bool
+) -> None:
+    port, asked = nobody_calls
+    # A frame of a phone's width: headless windows are never narrower than 500 pixels.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<style>body{{margin:0}}</style><iframe src="{file.resolve().as_uri()}" '
+        f'style="width:{width}px;height:1600px;border:0"></iframe>'
+    )
+    picture = tmp_path / "page.png"
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={tmp_path / 'profile'}", "--disable-component-update",
+            f"--proxy-server=127.0.0.1:{port}", "--disable-background-networking",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            f"--window-size={width},1600", f"--screenshot={picture}", frame.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pixels = _pixels(picture)[:, :width].astype(float)
+    brightness = pixels.mean()
+    assert brightness < 90 if dark else brightness > 200
+    # Something is drawn all the way down, and nothing sticks out to the right of the page.
+    rows = pixels.std(axis=(1, 2))
+    assert (rows.reshape(16, -1).max(axis=1) > 2).all()
+    assert pixels[:, -4:].std(axis=0).max() < 1
+    # Chromium calls its maker for the time and for updates, which no option stops altogether.
+    hosts = {
+        re.split(rb"[ /:]+", line.split(b"://")[-1].removeprefix(b"CONNECT "))[0] for line in asked
+    }
+    assert {h for h in hosts if not h.endswith((b".google.com", b".gvt1.com"))} == set()
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """RGB pixels of a PNG with 8 bits a channel, shape (height, width, 3)."""
+    from matplotlib.image import imread
+
+    image = imread(path)
+    return np.round(image[..., :3] * 255).astype(int)

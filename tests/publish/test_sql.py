@@ -1,0 +1,122 @@
+"""The SQL door answers questions about the release and does nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cmass.errors import CmassError, WorkspaceError
+from cmass.publish.sql import SqlError, query, render
+from cmass.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def latest(released: Workspace) -> Path:
+    return released.releases / "latest"
+
+
+def test_counts_the_masses(latest: Path) -> None:
+    assert query(latest, "SELECT count(*) AS n FROM masses").to_pydict() == {"n": [40]}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "FROM masses LIMIT 1", "WITH a AS (SELECT 1) SELECT * FROM a", "VALUES (1), (2)",
+        "DESCRIBE masses", "SHOW TABLES", "SUMMARIZE clusters", "EXPLAIN SELECT * FROM masses",
+        "SELECT * FROM cone(0, 0, 5);", "PIVOT masses ON flag USING count(*)",
+        "SELECT cluster_id, mass_quantile(cluster_id, 0.9) FROM masses -- a comment",
+    ],
+)  # fmt: skip
+def test_reading_is_allowed(latest: Path, statement: str) -> None:
+    assert query(latest, statement).num_columns > 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY masses TO '{file}'", "COPY (SELECT 1) TO '{file}' (FORMAT parquet)",
+        "ATTACH '{file}'", "ATTACH ':memory:' AS m", "DETACH cmass", "EXPORT DATABASE '{file}'",
+        "SELECT * FROM read_csv('/etc/passwd')", "FROM '/etc/passwd'",
+        "SELECT * FROM read_text('/etc/passwd')", "SELECT * FROM read_blob('/etc/*')",
+        "SELECT * FROM read_parquet('{file}')", "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM duckdb_secrets()",
+        "SET threads = 1", "SET enable_external_access = true", "SET lock_configuration = false",
+        "SET VARIABLE x = 1", "RESET enable_external_access", "PRAGMA threads = 1",
+        "PRAGMA enable_profiling", "PRAGMA database_list", "INSTALL httpfs", "LOAD httpfs",
+        "LOAD '{file}'", "CREATE TABLE t AS SELECT 1", "CREATE TEMP TABLE t AS SELECT 1",
+        "CREATE SECRET (TYPE s3)", "INSERT INTO masses SELECT * FROM masses", "DELETE FROM masses",
+        "UPDATE masses SET flag = 0", "DROP TABLE masses", "ALTER TABLE masses DROP COLUMN flag",
+        "COMMENT ON TABLE masses IS 'x'", "CHECKPOINT", "VACUUM", "BEGIN", "CALL pragma_version()",
+        "PREPARE a AS SELECT 1", "USE memory", "EXPLAIN ANALYZE COPY masses TO '{file}'",
+        "EXPLAIN ANALYZE DELETE FROM masses",
+    ],
+)  # fmt: skip
+def test_everything_else_is_refused(latest: Path, tmp_path: Path, statement: str) -> None:
+    file = tmp_path / "out"
+    database = (latest / "cmass.duckdb").read_bytes()
+    with pytest.raises(SqlError):
+        query(latest, statement.format(file=file))
+    assert not list(tmp_path.iterdir())
+    assert (latest / "cmass.duckdb").read_bytes() == database
+    assert {p.name for p in latest.iterdir() if "duckdb" in p.name} == {"cmass.duckdb"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("COPY masses TO 'x.csv'", "COPY is refused.*--format csv"),
+        ("ATTACH 'x.db'", "ATTACH is refused"),
+        ("SELECT * FROM read_csv('/etc/passwd')", 'refused: Cannot access file "/etc/passwd"'),
+        ("SELECT 1; SELECT 2", "found 2 statements"),
+        ("SELECT 1; DROP TABLE masses", "found 2 statements"),
+        ("", "no SQL statement"),
+        ("-- nothing", "no SQL statement"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT log10_m200 FROM masses", "(?s)not found.*log10_m200c"),
+        ("SELECT * FROM mases", "(?s)mases does not exist.*masses"),
+    ],
+)
+def test_errors_say_what_to_do(latest: Path, statement: str, words: str) -> None:
+    with pytest.raises(SqlError, match=words) as caught:
+        query(latest, statement)
+    assert isinstance(caught.value, CmassError)
+    assert caught.value.exit_code == 2
+
+
+def test_variables_of_the_calling_program_stay_hidden(latest: Path) -> None:
+    secret = pa.table({"word": ["hidden"]})
+    with pytest.raises(SqlError, match="secret does not exist"):
+        query(latest, "SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+def test_no_release_and_a_damaged_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="there is no release yet"):
+        query(tmp_path / "latest", "SELECT 1")
+    (tmp_path / "cmass.duckdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(WorkspaceError, match="cannot be opened"):
+        query(tmp_path, "SELECT 1")
+
+
+def test_csv_and_json_hold_what_was_asked(latest: Path) -> None:
+    statement = (
+        "SELECT cluster_id, log10_m200c, posterior, 'a,\"b\"' AS odd, 1 AS odd "
+        "FROM masses ORDER BY cluster_id LIMIT 4"
+    )
+    table = query(latest, statement)
+    assert table.num_columns == 5
+    names, *rows = csv.reader(io.StringIO(render(table, "csv")))
+    assert names == table.column_names
+    assert [r[0] for r in rows] == table["cluster_id"].to_pylist()
+    assert rows[0][1] == ""  # no mass: an empty cell
+    assert [float(r[1]) for r in rows[2:]] == table["log10_m200c"].to_pylist()[2:]
+    assert json.loads(rows[3][2]) == pytest.approx(table["posterior"][3].as_py())
+    assert {r[3] for r in rows} == {'a,"b"'}
+    objects = json.loads(render(table.select(["cluster_id", "log10_m200c"]), "json"))
+    assert objects == table.select(["cluster_id", "log10_m200c"]).to_pylist()
