@@ -13,9 +13,9 @@ from scipy.stats import chi2
 
 from cmass import pretrained, seeds
 from cmass.columns import FLAGS
-from cmass.cosmology import from_params
 from cmass.errors import VoxelError
 from cmass.evaluate import Numbers, metrics
+from cmass.headline import write_metrics
 from cmass.params import Params
 from cmass.posterior import TAIL, at_edge, cumulative_at, quantiles, reweight
 from cmass.pretrained import Bundle
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 _BATCH = 100
 _NO_MASS = ("too_few_galaxies", "degenerate", "bad_input")
 #: Mocks drawn for each cluster of the survey when GalWeight's comparison is predicted.
-_MOCKS_PER_CLUSTER = 20
+_MOCKS_PER_CLUSTER = 5
 #: Points per dex of the mass function.
 _POINTS_PER_DEX = 50
 
@@ -137,15 +137,7 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
     by_hmf = reweight(flat, *bundle.priors)
     hmf16, hmf50, hmf84 = quantiles(by_hmf, bundle.edges, levels).T
     usable = (flag & FLAGS["bad_input"].value) == 0
-    sigma = np.full(len(counts), np.nan)
-    if usable.any():
-        from cmass.networks.dispersion import clipped_sigma_km_s
-
-        z = np.where(usable, sample.z, 0.1)  # rows of bad input have no galaxies
-        sigma = clipped_sigma_km_s(
-            sample.points, sample.offsets, z, from_params(bundle.cosmology),
-            bundle.relation.clip_sigma,
-        )  # fmt: skip
+    sigma = bundle.relation.sigma_km_s(sample.points, sample.offsets)
     by_dispersion = bundle.relation.log10_m200c(sigma, np.where(usable, sample.z, np.nan))
     has = np.isfinite(flat).all(axis=1)
     lengths = np.where(has, flat.shape[1], 0)
@@ -207,7 +199,7 @@ def expected_comparison(
 
     Returns
     -------
-    offset, pull : ndarray, shape (20 n,)
+    offset, pull : ndarray, shape (5 n,)
     """
     predicted, true = bundle.density.pairs
     order = np.argsort(true, kind="stable")
@@ -417,6 +409,7 @@ def run(workspace: Workspace, params: Params) -> None:
     folder = workspace.masses
     write_table(folder / "masses.parquet", masses, "masses")
     write_table(folder / "comparison.parquet", comparison, "calibration")
+    write_metrics(folder / "metrics.json", comparison)
     write_table(folder / "mass_function.parquet", function, "mass_function")
     values = dict(
         zip(comparison["metric"].to_pylist(), comparison["value"].to_pylist(), strict=True)

@@ -140,7 +140,10 @@ STEPS: tuple[Step, ...] = (
         "posterior",
         "cmass.posterior:run",
         "Predict the test set and estimate the joint density of prediction and truth.",
-        sections=("cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma"),
+        sections=(
+            "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma",
+            "evaluate.aperture_mpc_h",
+        ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
     ),
@@ -157,7 +160,7 @@ STEPS: tuple[Step, ...] = (
         "cmass.infer:run",
         "Estimate the masses of the survey's clusters and compare them with GalWeight.",
         sections=(
-            "seed", "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma", "infer",
+            "seed", "cosmology", "window", "voxels", "posterior", "infer",
         ),
         inputs=lambda w: (w.raw, w.selected, w.mock, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.masses,),
@@ -333,9 +336,7 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     return one.inputs(workspace) + ((Path(params.mirror),) if mirrored and params.mirror else ())
 
 
-def _why_stale(
-    one: Step, workspace: Workspace, params: Params, digests: _Digests
-) -> str | None:
+def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:
     """Why `one` must run, in words; None when it is up to date."""
     stamp = _read_json(_stamp_file(one, workspace))
     if not stamp:
