@@ -136,9 +136,7 @@ def _set_up_logging(debug: bool) -> None:
     handler = RichHandler(
         console=console, show_path=debug, rich_tracebacks=debug, log_time_format="%H:%M:%S"
     )
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[handler], force=True
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("cmass").setLevel(logging.DEBUG if debug else logging.INFO)
 
 

@@ -24,8 +24,8 @@ HEADLINES = {
     "galweight_scatter": "survey: scatter of log10(M_pred/M_GalWeight)",
     "pull_mean": "survey: mean pull against GalWeight",
     "pull_std": "survey: standard deviation of that pull",
-    "truth_epsilon_mean": "survey: mean of log10(M_true/M_pred), embedded truth",
-    "truth_epsilon_scatter": "survey: scatter of log10(M_true/M_pred), embedded truth",
+    "truth_offset_median": "survey: median of log10(M_pred/M_true), embedded truth",
+    "truth_scatter": "survey: scatter of log10(M_pred/M_true), embedded truth",
 }
 _OF_SURVEY = ("n_clusters", "n_without_posterior")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     On a terminal a bar is drawn; elsewhere (a log file, CI, a Prefect worker) one
     line is written to standard error every 15 s at most.
     """
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as rich_track

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from prefect import get_client, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 
 from cmass.errors import SourceError
@@ -24,7 +25,7 @@ Survey = Literal["embedded", "sdss"]
 #: Key of the artifact that holds the headline numbers.
 HEADLINE_KEY = "cmass-headline"
 # Only the network route of ingest can fail for reasons that pass.
-_RETRY_DELAYS_S = [60, 300, 1800]
+_RETRY_DELAYS_S: list[float] = [60, 300, 1800]
 
 
 def _passes(task: Any, run: Any, state: Any) -> bool:
@@ -40,7 +41,7 @@ def _passes(task: Any, run: Any, state: Any) -> bool:
 
 @task(
     task_run_name="{name}", retries=len(_RETRY_DELAYS_S), retry_delay_seconds=_RETRY_DELAYS_S,
-    retry_condition_fn=_passes, persist_result=False, cache_policy=None,
+    retry_condition_fn=_passes, persist_result=False, cache_policy=NO_CACHE,
 )  # fmt: skip
 def run_one(name: str, workspace: Workspace, params: Params, force: bool) -> bool:
     """Run one step unless it is up to date; True if it ran."""

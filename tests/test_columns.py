@@ -19,6 +19,7 @@ SUFFIXES = {
 # VOUnit has no h; it stands for a plain number in units
 _H = {"Mpc/h": "Mpc", "Msun/h": "Msun", "log10(Msun/h)": "dex(Msun)"}
 
+
 @pytest.mark.parametrize("column", COLUMNS.values(), ids=lambda c: c.name)
 def test_column(column: Column):
     assert re.fullmatch(r"[a-z][a-z0-9_]*", column.name)

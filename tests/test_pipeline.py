@@ -83,7 +83,9 @@ def _changed(params: Params, **values) -> Params:
     """`params` with one value of a section changed, as in ``voxels={"kappa": 0.2}``."""
     return params.model_copy(
         update={
-            name: getattr(params, name).model_copy(update=value) if isinstance(value, dict) else value
+            name: getattr(params, name).model_copy(update=value)
+            if isinstance(value, dict)
+            else value
             for name, value in values.items()
         }
     )
@@ -256,7 +258,9 @@ def test_errors_of_steps_pass_unchanged(workspace, params, monkeypatch):
         run_all(workspace, params)
 
 
-def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(workspace, params, monkeypatch):
+def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(
+    workspace, params, monkeypatch
+):
     def interrupted(w, p):
         with atomic_path(w.voxels / "all.txt") as temporary:
             temporary.write_text("half")
@@ -300,7 +304,9 @@ def holder(workspace):
 
 
 def test_a_second_pipeline_is_refused_and_told_who_is_first(workspace, params, holder):
-    with pytest.raises(WorkspaceError, match=rf"in use by another pipeline \(process {holder.pid}:"):
+    with pytest.raises(
+        WorkspaceError, match=rf"in use by another pipeline \(process {holder.pid}:"
+    ):
         run_all(workspace, params)
     with pytest.raises(WorkspaceError, match="in use"):
         run_step("mock", workspace, params)

@@ -1,0 +1,194 @@
+"""The flows under a real server: states, artifact, retries, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmass import pipeline
+from cmass.errors import SourceError, WorkspaceError
+from cmass.pipeline import STEPS, Step
+from cmass.tables import make_table, write_json, write_table
+from cmass.workspace import Workspace
+
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(400)]
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
+CALLS: list[str] = []
+
+
+def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """POST to the server's API, as any other program would."""
+    request = urllib.request.Request(
+        f"{api}/{path}", data=json.dumps(body or {}).encode(),
+        headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def newest_run(api: str, flow: str) -> dict[str, Any]:
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+    return ask(api, "flow_runs/filter", body)[0]
+
+
+def work(workspace: Workspace, params: Any) -> None:
+    """A step: everything that the headline needs."""
+    CALLS.append("work")
+    rows = {
+        "metric": ["epsilon_mean", "n_clusters"], "bin": ["all", "embedded"],
+        "value": [0.012, 61.0], "error": [0.003, None], "paper_value": [0.04, None],
+        "unit": ["dex", ""],
+    }  # fmt: skip
+    table = make_table("calibration", rows)
+    write_table(workspace.evaluation / "calibration.parquet", table, "calibration")
+    write_table(workspace.masses / "comparison.parquet", table, "calibration")
+    write_json(workspace.receipt, {"version": "2026.01.01-abcdef01"})
+
+
+def one(function=work) -> tuple[Step, ...]:
+    return (
+        Step("ingest", f"{__name__}:{function.__name__}", "", ("seed",), lambda w: (),
+             lambda w: (w.evaluation, w.masses, w.receipt), per_survey=True),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A pipeline of one quick step in place of the real ones."""
+    from flows import release
+
+    CALLS.clear()
+    monkeypatch.setattr(pipeline, "STEPS", one())
+    monkeypatch.setattr(release, "_STEPS", ("ingest",))
+    return release
+
+
+def test_run_is_completed_with_its_artifact(prefect_api, small, tmp_path):
+    data = tmp_path / "data"
+    assert small.release(profile="smoke", data=data, params_file=PARAMS) == ["ingest"]
+    run = newest_run(prefect_api, "cmass-release")
+    assert run["state_type"] == "COMPLETED"
+    assert run["parameters"]["profile"] == "smoke"
+    tasks = ask(prefect_api, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert [(t["name"], t["state_type"]) for t in tasks] == [("ingest", "COMPLETED")]
+    artifacts = ask(
+        prefect_api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    text = next(a["data"] for a in artifacts if a["key"] == "cmass-headline")
+    assert "release 2026.01.01-abcdef01" in text
+    assert "| mocks: mean of log10(M_true/M_pred) | 0.012 dex | 0.003 | 0.040 |" in text
+    assert "| survey: clusters in the catalogue | 61 |  |  |" in text
+    # the second run finds everything up to date
+    assert small.release(profile="smoke", data=data, params_file=PARAMS) == []
+    assert CALLS == ["work"]
+
+
+def refused(workspace: Workspace, params: Any) -> None:
+    CALLS.append("refused")
+    raise WorkspaceError("no")
+
+
+def flaky(workspace: Workspace, params: Any) -> None:
+    CALLS.append("flaky")
+    if len(CALLS) < 3:
+        raise SourceError("the server is away")
+    work(workspace, params)
+
+
+def test_a_source_that_is_away_is_tried_again(prefect_api, small, tmp_path, monkeypatch):
+    from flows import steps
+
+    monkeypatch.setattr(pipeline, "STEPS", one(flaky))
+    monkeypatch.setattr(steps.run_one, "retry_delay_seconds", [0, 0, 0])
+    assert small.release(profile="smoke", data=tmp_path, params_file=PARAMS) == ["ingest"]
+    assert CALLS == ["flaky", "flaky", "flaky", "work"]
+
+
+def test_other_errors_are_not_tried_again(prefect_api, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "STEPS", one(refused))
+    with pytest.raises(WorkspaceError, match="no"):
+        small.release(profile="smoke", data=tmp_path, params_file=PARAMS)
+    assert CALLS == ["refused"]
+    assert newest_run(prefect_api, "cmass-release")["state_type"] == "FAILED"
+
+
+def test_parameters_are_validated(prefect_api, small, tmp_path):
+    from prefect.exceptions import ParameterTypeError
+
+    with pytest.raises(ParameterTypeError, match="profile"):
+        small.release(profile="huge", data=tmp_path)
+    assert CALLS == []
+
+
+_FLOW = """
+import sys, time
+from pathlib import Path
+from cmass import pipeline
+import tests.flows.test_flows as small
+from flows import release
+def slow(workspace, params):
+    started = time.time()
+    time.sleep(2)
+    small.work(workspace, params)
+    with open(workspace.root / "times", "a") as stream:
+        stream.write(f"{started} {time.time()}\\n")
+small.slow = slow
+pipeline.STEPS = small.one(slow)
+release._STEPS = ("ingest",)
+release.release(profile="smoke", data=Path(sys.argv[1]), params_file=Path("params.yaml"), force=True)
+"""
+
+
+def test_two_flows_take_turns(prefect_api, tmp_path):
+    """Concurrency of one per data folder: the second waits, and neither fails."""
+    flows = [
+        subprocess.Popen(
+            [sys.executable, "-c", _FLOW, str(tmp_path / "data")], cwd=ROOT, env=dict(os.environ),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for flow in flows:
+        output, _ = flow.communicate(timeout=300)
+        assert flow.returncode == 0, output[-3000:]
+    lines = (tmp_path / "data" / "times").read_text().splitlines()
+    (_, first_end), (second_start, _) = sorted(tuple(map(float, x.split())) for x in lines)
+    assert first_end < second_start
+
+
+def test_flows_run_the_steps_of_the_pipeline_in_order():
+    from flows import ingest, release, retrain
+
+    names = [s.name for s in STEPS]
+    assert list(release._STEPS) == names
+    for flow in (ingest, retrain):
+        assert list(flow._STEPS) == [n for n in names if n in flow._STEPS]
+    # what retrain leaves out belongs to a survey
+    assert {s.name for s in STEPS if s.per_survey} == set(names) - set(retrain._STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_release_flow_from_nothing_to_a_release(prefect_api, tmp_path):
+    from flows.release import release
+
+    start = time.monotonic()
+    ran = release(profile="smoke", data=tmp_path, params_file=PARAMS)
+    print(f"release flow: {time.monotonic() - start:.0f} s")  # noqa: T201
+    assert ran == [s.name for s in STEPS]
+    run = newest_run(prefect_api, "cmass-release")
+    assert run["state_type"] == "COMPLETED"
+    artifacts = ask(
+        prefect_api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    assert any(a["key"] == "cmass-headline" and "pull" in a["data"] for a in artifacts)
+    assert (tmp_path / "release" / "latest" / "report.html").exists()

@@ -1,0 +1,159 @@
+"""dvc.yaml: the same steps as the pipeline, and DVC reruns what it must and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cmass.pipeline import STEPS, Step
+from cmass.tables import file_digest
+from cmass.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+WORKSPACE = Workspace(Path("data"), "${profile}", "${survey}")
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def test_stages_are_the_steps_in_order():
+    assert list(DVC["stages"]) == [s.name for s in STEPS]
+
+
+@pytest.mark.parametrize("one", STEPS, ids=lambda s: s.name)
+def test_stage_agrees_with_its_step(one: Step):
+    stage: dict[str, Any] = DVC["stages"][one.name]
+    assert stage["cmd"] == f"cmass {one.name}"
+    assert stage.get("deps", []) == [p.as_posix() for p in one.inputs(WORKSPACE)]
+    # `latest` is a link that moves from release to release, no product that DVC could keep
+    made = [p.as_posix() for p in one.outputs(WORKSPACE) if p.name != "latest"]
+    assert [name for out in stage["outs"] for name in out] == made
+    # without persist DVC deletes what a step would resume or find up to date
+    assert all(out[name] == {"persist": True} for out in stage["outs"] for name in out)
+    read = list(one.sections)
+    for _, more in one.sections_by_survey:
+        read += [s for s in more if s not in read]
+    sections = dict.fromkeys(s.partition(".")[0] for s in read)
+    of_profile = [f"profiles.${{profile}}.{s}" for s in sections if isinstance(PARAMS[s], dict)]
+    assert stage["params"] == read + of_profile
+
+
+def test_metrics_and_plots_are_products():
+    made = [p.as_posix() for one in STEPS for p in one.outputs(WORKSPACE)]
+    files = list(DVC["metrics"])
+    for plot in DVC["plots"]:
+        for definition in plot.values():
+            files += list(definition["y"])
+    for file in files:
+        assert any(file == m or file.startswith(f"{m}/") for m in made), file
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """A fresh clone of this working tree, with the smoke profile in force."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs the git repository")
+    folder = tmp_path / "clone"
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in names:
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run(folder, "git", "init", "--quiet")
+    change(folder, "profile", "standard", "smoke")
+    # the command of this environment, on this clone's code
+    command = folder / ".bin" / "cmass"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cmass.cli "$@"\n')
+    command.chmod(0o755)
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    path = f"{folder}/.bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def change(folder: Path, name: str, old: str, new: str) -> None:
+    """Edit one value of params.yaml, as a person would."""
+    file = folder / "params.yaml"
+    text, times = re.subn(rf"^( *{name}): {re.escape(old)}\b", rf"\1: {new}", file.read_text(),
+                          count=1, flags=re.MULTILINE)  # fmt: skip
+    assert times == 1
+    file.write_text(text)
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def test_dvc_accepts_the_file(clone):
+    """Parsing, templating and parameters, by DVC itself."""
+    for profile in ("smoke", "standard", "paper"):
+        change(clone, "profile", "smoke", profile)
+        if not (clone / ".dvc" / "tmp").exists():
+            run(clone, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        output = run(clone, sys.executable, "-m", "dvc", "repro", "--dry")
+        assert ran(output) == [s.name for s in STEPS]
+        change(clone, "profile", profile, "smoke")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_repro_makes_everything_once_and_only_what_changed(clone):
+    def repro() -> str:
+        return run(clone, sys.executable, "-m", "dvc", "repro")
+
+    assert ran(repro()) == [s.name for s in STEPS]
+    first = parquet(clone)
+    assert ran(repro()) == []
+    assert "up to date" in run(clone, sys.executable, "-m", "dvc", "status")
+
+    # `cmass run` on what DVC made has nothing to do either
+    output = run(clone, "cmass", "run")
+    assert output.count("up to date") == len(STEPS)
+
+    change(clone, "kappa", "0.175", "0.2")
+    assert ran(repro()) == [
+        s.name for s in STEPS if s.name not in ("ingest", "select", "mock", "split")
+    ]
+    assert parquet(clone) != first
+    change(clone, "kappa", "0.2", "0.175")
+    repro()
+    assert parquet(clone) == first
+
+
+def parquet(folder: Path) -> dict[str, str]:
+    """Checksums of every Parquet product of the profile, by name; a release has its date in its name."""
+    base = folder / "data" / "smoke"
+    return {str(p.relative_to(base)): file_digest(p) for p in sorted(base.rglob("*.parquet"))}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_clones_agree_and_run_then_repro_recomputes_nothing(clone, tmp_path):
+    run(clone, "cmass", "run")
+    first = parquet(clone)
+    output = run(clone, sys.executable, "-m", "dvc", "repro")
+    assert output.count(": up to date") == len(STEPS)
+    other = tmp_path / "other"
+    shutil.copytree(clone, other, ignore=shutil.ignore_patterns("data", ".dvc"))
+    command = other / ".bin" / "cmass"
+    assert command.exists()
+    run(other, "cmass", "run")
+    assert parquet(other) == first
