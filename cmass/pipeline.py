@@ -78,7 +78,7 @@ class Step:
 
 
 _WEIGHTS = "cnn3d.weights.h5"
-_MODEL_FILES = (_WEIGHTS, "history.parquet", "model.json", "registry.json")
+_MODEL_FILES = (_WEIGHTS, "history.parquet", "history.json", "model.json", "registry.json")
 
 #: Every step, in order (SPEC section 2).
 STEPS: tuple[Step, ...] = (
@@ -133,7 +133,7 @@ STEPS: tuple[Step, ...] = (
         "cmass.networks.training:run",
         "Train CNN_3D on the density grids and register it.",
         sections=("seed", "voxels", "train"),
-        inputs=lambda w: (w.voxels / "train", w.voxels / "validation"),
+        inputs=lambda w: (w.mock, w.split, w.voxels / "train", w.voxels / "validation"),
         outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
     ),
     Step(
@@ -162,7 +162,7 @@ STEPS: tuple[Step, ...] = (
         sections=(
             "seed", "cosmology", "window", "voxels", "posterior", "infer",
         ),
-        inputs=lambda w: (w.raw, w.selected, w.mock, w.model / _WEIGHTS, w.posterior),
+        inputs=lambda w: (w.raw, w.selected, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.masses,),
         per_survey=True,
     ),

@@ -253,10 +253,9 @@ def run(workspace: Workspace, params: Params) -> None:
         "val_loss": state.val_loss,
         "learning_rate": state.learning_rate,
     }
-    write_table(
-        workspace.model / "history.parquet", make_table("training_history", history),
-        "training_history",
-    )  # fmt: skip
+    epochs = make_table("training_history", history)
+    write_table(workspace.model / "history.parquet", epochs, "training_history")
+    write_json(workspace.model / "history.json", epochs.to_pylist())  # what `dvc plots` reads
     summary = {
         "network": "cnn3d",
         "n_weights": int(model.count_params()),
