@@ -23,7 +23,7 @@ def model_card(tables: dict[str, pa.Table], facts: dict[str, Any]) -> str:
     bins = [r for r in rows if r.metric in ("epsilon_mean", "epsilon_scatter") and r.bin != "all"]
     return environment.get_template("model_card.md.jinja2").render(
         release=facts["release"], software=facts["software"],
-        parameters=facts["parameters"], model=summary.leaves(facts["model"]),
+        parameters=facts["parameters"], model=[leaf for leaf in summary.leaves(facts["model"]) if leaf[0] != "profile"],
         numbers=[r for r in main if not r.metric.startswith("n_flag_")], bins=bins,
         flags=summary.flag_counts(tables["masses"]), counts=summary.mass_counts(tables["masses"]),
     )  # fmt: skip

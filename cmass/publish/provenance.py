@@ -19,7 +19,7 @@ from cmass.tables import make_table, read_json
 from cmass.workspace import Workspace
 
 PACKAGES = (
-    "cmass", "numpy", "scipy", "pyarrow", "duckdb", "tensorflow-cpu", "keras", "astropy", "colossus",
+    "numpy", "scipy", "pyarrow", "duckdb", "tensorflow-cpu", "keras", "astropy", "colossus",
     "numba", "matplotlib", "mlflow", "dvc", "great-expectations",
 )  # fmt: skip
 #: Words in names of statements that differ between two clones that made the same thing: they
@@ -72,7 +72,7 @@ def _volatile(name: str) -> bool:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape the products."""
-    found = {"python": platform.python_version()}
+    found = {"cmass": cmass.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -27,8 +27,8 @@ METRIC_WORDS = {
     "dispersion_epsilon_scatter_robust": "σ–M on the same mocks: robust scatter",
     "scatter_ratio_to_dispersion": "Scatter, CNN₃D over σ–M",
     "scatter_robust_ratio_to_dispersion": "Robust scatter, CNN₃D over σ–M",
-    "coverage_68": "True masses inside the 1σ interval",
-    "coverage_95": "True masses inside the 2σ interval",
+    "coverage_68": "True masses inside the 1σ interval (calibrated: 0.683)",
+    "coverage_95": "True masses inside the 2σ interval (calibrated: 0.954)",
     "coverage_error_max": "Largest error of the coverage",
     "coverage_error_mean": "Mean error of the coverage",
     "n_compared": "Clusters compared with GalWeight",
@@ -46,8 +46,8 @@ METRIC_WORDS = {
     "truth_scatter_robust": "Robust scatter of log₁₀(M_pred/M_true), embedded survey",
     "truth_pull_mean": "Mean pull against the truth, embedded survey",
     "truth_pull_std": "Standard deviation of the pull against the truth, embedded survey",
-    "truth_coverage_68": "True masses inside the 1σ interval, embedded survey",
-    "truth_coverage_95": "True masses inside the 2σ interval, embedded survey",
+    "truth_coverage_68": "True masses inside the 1σ interval, embedded survey (calibrated: 0.683)",
+    "truth_coverage_95": "True masses inside the 2σ interval, embedded survey (calibrated: 0.954)",
     "sigma_n": "Richness-dependent error σ_N (eq. 7)",
     "sigma_0": "Richness-independent error σ₀ (eq. 7)",
 }
@@ -76,17 +76,16 @@ class FlagCount:
     count: int
 
 
-def number_text(value: float | None, *, signed: bool = False) -> str:
-    """A number for people: whole numbers whole, others with three decimals or digits."""
+def number_text(value: float | None, *, count: bool = False) -> str:
+    """A number for people: counts and large whole numbers whole, others with three decimals."""
     if value is None or not np.isfinite(value):
         return "–"
-    if float(value).is_integer() and abs(value) >= 2:
+    if count or (float(value).is_integer() and abs(value) >= 2):
         text = f"{value:.0f}"
     elif abs(value) >= 0.001 or value == 0:
         text = f"{value:.3f}"
     else:
         text = f"{value:.2g}"
-    text = ("+" if signed and value > 0 else "") + text
     return text.replace("-", "−", 1) if value < 0 else text
 
 
@@ -95,7 +94,8 @@ def numbers(calibration: pa.Table) -> list[Number]:
     return [
         Number(
             _words(row["metric"], row["bin"]),
-            row["metric"], row["bin"], number_text(row["value"]), number_text(row["error"]),
+            row["metric"], row["bin"], number_text(row["value"], count=row["metric"].startswith("n_")),
+            number_text(row["error"]),
             number_text(row["paper_value"]), row["unit"],
         )
         for row in calibration.to_pylist()

@@ -20,6 +20,7 @@ from cmass.workspace import Workspace
 )  # fmt: skip
 def test_numbers_as_text(value, text) -> None:
     assert summary.number_text(value) == text
+    assert summary.number_text(1.0, count=True) == "1"
 
 
 def test_flags_are_counted_bit_by_bit() -> None:

@@ -107,8 +107,9 @@ def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str
         row = summary.calibration_value(calibration, metric, bin)
         if row["value"] is not None:
             paper = row["paper_value"]
-            nominal = "nominal" if metric.startswith("coverage") else "paper"
-            remark = "" if paper is None else f"{nominal}: {text(paper)}"
+            remark = "calibrated: 0.683" if metric == "coverage_68" else ""
+            if paper is not None and not remark:
+                remark = f"paper: {text(paper)}"
             tiles.append((label, f"{text(row['value'])} {row['unit']}".strip(), remark))
     return tiles
 
@@ -128,7 +129,8 @@ def panels(workspace: Workspace, params: Params, tables: dict[str, pa.Table]) ->
     yield panel(
         "sky", "Sky map",
         "The selected clusters, coloured by the network's mass; larger symbols have more galaxies "
-        "in the window. East is to the left.",
+        "in the window. Crosses are clusters of the source that were not selected: too far, or too "
+        "close to the survey's edge. East is to the left.",
         figures.sky_map(
             masses,
             read_table(rejected, "rejected_clusters") if rejected.exists() else None,
