@@ -86,9 +86,9 @@ STEPS: tuple[Step, ...] = (
         "ingest",
         "cmass.ingest:run",
         "Read the cluster catalogue, the galaxies and the footprint of the survey.",
-        sections=("survey", "mirror", "ingest.z_max"),
+        sections=("survey",),
         sections_by_survey=(
-            ("sdss", ("ingest.network",)),
+            ("sdss", ("mirror", "ingest.z_max", "ingest.network")),
             ("embedded", ("ingest.embedded", "seed", "cosmology", "window", "mock")),
         ),
         inputs=lambda w: (),
@@ -141,7 +141,7 @@ STEPS: tuple[Step, ...] = (
         "cmass.posterior:run",
         "Predict the test set and estimate the joint density of prediction and truth.",
         sections=(
-            "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma",
+            "cosmology", "voxels", "posterior", "evaluate.clip_sigma",
             "evaluate.aperture_mpc_h",
         ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
@@ -171,7 +171,7 @@ STEPS: tuple[Step, ...] = (
         "cmass.publish:run",
         "Write the release: catalogue, database, report, model card, checksums.",
         sections=(
-            "profile", "survey", "seed", "cosmology", "window", "ingest", "select", "mock",
+            "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
             "split", "voxels", "train", "posterior", "evaluate", "infer", "publish",
         ),
         inputs=lambda w: (
