@@ -245,7 +245,10 @@ def run(workspace: Workspace, params: Params) -> None:
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
-    model.save_weights(temporary)
+    # A fresh network: the trained one would save its optimiser's state, twice the weights.
+    bare = cnn3d.build(params.voxels.n)
+    bare.set_weights(model.get_weights())
+    bare.save_weights(temporary)
     temporary.replace(weights)
     history = {
         "epoch": np.arange(1, state.epoch + 1),
