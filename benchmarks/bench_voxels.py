@@ -61,7 +61,9 @@ def main() -> int:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     random = np.random.default_rng(0)
     density_grid(cloud(random, 50))  # compile before the clock starts
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, 1 core")
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, 1 core"
+    )
 
     n_clouds = 20 if quick else 200
     worst = 0.0
@@ -69,7 +71,9 @@ def main() -> int:
         points = cloud(random, int(random.integers(10, 120)))
         exact = reference(points)
         worst = max(worst, float(np.abs(density_grid(points) - exact).max() / exact.max()))
-    print(f"agreement over {n_clouds} clouds: {worst:.1e} of the peak (at most {FLOOR_AGREEMENT:g})")
+    print(
+        f"agreement over {n_clouds} clouds: {worst:.1e} of the peak (at most {FLOOR_AGREEMENT:g})"
+    )
 
     failed = worst > FLOOR_AGREEMENT
     print(f"{'galaxies':>8} {'scipy':>10} {'cmass':>10} {'ratio: median (min-max of pairs)':>36}")

@@ -43,7 +43,9 @@ class CosmologyParams(_Section):
 class WindowParams(_Section):
     """The phase-space window of one cluster."""
 
-    half_width_mpc_h: float = _f(4.0, "half width in x and y, proper Mpc/h (paper: 1.6, 4, 6)", gt=0)
+    half_width_mpc_h: float = _f(
+        4.0, "half width in x and y, proper Mpc/h (paper: 1.6, 4, 6)", gt=0
+    )
     v_max_km_s: float = _f(2200.0, "largest |v_los|, km/s (paper: 2200)", gt=0)
     distance_max_mpc_h: float = _f(250.0, "largest comoving distance, Mpc/h (paper: 250)", gt=0)
     n_galaxies_min: int = _f(4, "fewest galaxies that have a density", ge=4)
@@ -80,7 +82,9 @@ class EmbeddedSurveyParams(_Section):
     dec_max_deg: float = _f(40.0, "northern edge, deg", ge=-90, le=90)
     log10_m200c_min: float = _f(13.7, "least massive halo that the finder reports, log10 Msun/h")
     galweight_scatter_dex: float = _f(
-        0.14, "scatter and quoted error of the catalogue's masses, dex (GalWCat19 median: 0.14)", ge=0
+        0.14,
+        "scatter and quoted error of the catalogue's masses, dex (GalWCat19 median: 0.14)",
+        ge=0,
     )
 
 
@@ -154,7 +158,9 @@ class MemberParams(_Section):
     concentration_scatter_dex: float = _f(0.13, "its scatter, dex (Bullock+2001)", ge=0)
     concentration_ratio: Range = _f((0.6, 1.2), "galaxies over dark matter, drawn per halo")
     extent_r200: float = _f(1.4, "outer edge of members, R200c", ge=1)
-    outflow_fraction: float = _f(0.3, "part of the galaxies beyond R200c on their way out", ge=0, le=1)
+    outflow_fraction: float = _f(
+        0.3, "part of the galaxies beyond R200c on their way out", ge=0, le=1
+    )
     axis_ratio_mean: tuple[float, float] = _f((0.80, 0.65), "mean b/a and c/a (Jing & Suto 2002)")
     axis_ratio_scatter: float = _f(0.08, "scatter of the axis ratios", ge=0)
     anisotropy: bool = _f(True, "Mamon-Lokas anisotropy with r_a = r_-2; otherwise isotropic")
@@ -190,7 +196,9 @@ class EnvironmentParams(_Section):
 class ObserverParams(_Section):
     """What the observer does to the truth."""
 
-    offcentre_mpc_h: Range = _f((0.0, 0.15), "offset of the adopted centre per axis, drawn per halo")
+    offcentre_mpc_h: Range = _f(
+        (0.0, 0.15), "offset of the adopted centre per axis, drawn per halo"
+    )
     centre_velocity_v200: float = _f(0.15, "error of the centre's velocity, V200c", ge=0)
     redshift_error_km_s: float = _f(30.0, "error of a galaxy's redshift, km/s", ge=0)
 
@@ -336,7 +344,9 @@ def _explain(error: ValidationError, source: str) -> ParameterError:
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "(top level)"
         if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(item["loc"][-1]), _known_names(item["loc"][:-1]), 1)
+            close = difflib.get_close_matches(
+                str(item["loc"][-1]), _known_names(item["loc"][:-1]), 1
+            )
             hint = f"; did you mean {close[0]!r}?" if close else ""
             lines.append(f"{name}: no such parameter{hint}")
         else:

@@ -104,7 +104,9 @@ def check_table(table: pa.Table, schema: TableSchema, file: Path | str | None = 
             raise InputError("missing value", file=file, column=column.name, row=row)
         _check_range(values, column, file)
     if schema.key and table.num_rows:
-        counts = table.select(list(schema.key)).group_by(list(schema.key)).aggregate([([], "count_all")])
+        counts = (
+            table.select(list(schema.key)).group_by(list(schema.key)).aggregate([([], "count_all")])
+        )
         if counts.num_rows != table.num_rows:
             twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()[0]
             raise InputError(
@@ -242,4 +244,6 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise WorkspaceError(f"{path} does not exist: run the step that makes it first") from None
     except json.JSONDecodeError as error:
-        raise WorkspaceError(f"{path} is damaged ({error}); delete it and run the step again") from error
+        raise WorkspaceError(
+            f"{path} is damaged ({error}); delete it and run the step again"
+        ) from error

@@ -228,7 +228,11 @@ def voxel_schema(n: int) -> pa.Schema:
     from cmass.columns import COLUMNS
 
     tensor = pa.fixed_shape_tensor(pa.float16(), (n, n, n), dim_names=["x", "y", "v"])
-    words = {"description": "Density on the grid, unit sum times voxels.scale", "unit": "", "ucd": ""}
+    words = {
+        "description": "Density on the grid, unit sum times voxels.scale",
+        "unit": "",
+        "ucd": "",
+    }
     return pa.schema(
         [
             COLUMNS["cluster_id"].arrow_field(),
@@ -287,19 +291,23 @@ def _plan(workspace: Workspace, params: Params, set_of: dict[str, str]) -> Itera
     galaxies = read_table(
         workspace.mock / "galaxies", "mock_galaxies", ["cluster_id", "x_proj", "y_proj", "v_los"]
     )
-    points = np.column_stack(
-        [galaxies[name].to_numpy() for name in ("x_proj", "y_proj", "v_los")]
-    )
+    points = np.column_stack([galaxies[name].to_numpy() for name in ("x_proj", "y_proj", "v_los")])
     owner = galaxies["cluster_id"].combine_chunks().dictionary_encode()
     names = owner.dictionary.to_pylist()
     codes = owner.indices.to_numpy()
     # Galaxies of one cluster are consecutive, and clusters come in the order of the shards.
     if (np.diff(codes) < 0).any():
-        raise InputError("galaxies of one cluster are not together", file=workspace.mock / "galaxies")
+        raise InputError(
+            "galaxies of one cluster are not together", file=workspace.mock / "galaxies"
+        )
     starts = np.searchsorted(codes, np.arange(len(names) + 1))
     rows = {name: (starts[i], starts[i + 1]) for i, name in enumerate(names)}
     mass_of = dict(
-        zip(clusters["cluster_id"].to_pylist(), clusters["log10_m200c_true"].to_pylist(), strict=True)
+        zip(
+            clusters["cluster_id"].to_pylist(),
+            clusters["log10_m200c_true"].to_pylist(),
+            strict=True,
+        )
     )
     size = params.voxels.clusters_per_shard
     number = 0

@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 SECTIONS = ("seed", "cosmology", "window", "mock")
 
 
-def observe_halo(plan: HaloPlan, params: Params) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def observe_halo(
+    plan: HaloPlan, params: Params
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All windows of one halo.
 
     Returns
@@ -46,9 +48,7 @@ def observe_halo(plan: HaloPlan, params: Params) -> tuple[list[dict[str, Any]], 
         random = generator(params.seed, "observer", plan.halo_id, number)
         distance = float(distances[number])
         cone = observe(field, direction, distance, mock, window, cosmology, random)
-        angular_distance = background.q0_angular_distance_mpc_h(
-            cone.z_cluster, params.cosmology.q0
-        )
+        angular_distance = background.q0_angular_distance_mpc_h(cone.z_cluster, params.cosmology.q0)
         x, y = cone.tan_x * angular_distance, cone.tan_y * angular_distance
         v = background.line_of_sight_velocity_km_s(cone.z, cone.z_cluster)
         width = window.half_width_mpc_h

@@ -133,7 +133,9 @@ def draw_neighbour_galaxies(
 
     bright = central < magnitude_max
     return Galaxies(
-        np.concatenate([neighbours.position_mpc_h[bright], neighbours.position_mpc_h[host] + offset]),
+        np.concatenate(
+            [neighbours.position_mpc_h[bright], neighbours.position_mpc_h[host] + offset]
+        ),
         np.concatenate([neighbours.velocity_km_s[bright], neighbours.velocity_km_s[host] + noise]),
         np.concatenate([central[bright], magnitude]),
         np.concatenate([log10_m[bright], log10_m_host]),

@@ -39,7 +39,7 @@ def faintest_magnitude(
     z = cosmology.redshift(distance_mpc_h)
     modulus = cosmology.distance_modulus_h(distance_mpc_h, z)
     limit = parameters.flux_limit_mag - modulus - apparent_shift(z, parameters)
-    return float(min(limit, parameters.magnitude_max))
+    return min(float(limit), parameters.magnitude_max)
 
 
 def central_log10_luminosity(log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:

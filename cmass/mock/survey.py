@@ -88,7 +88,9 @@ def footprint_caps(survey: EmbeddedSurveyParams) -> dict[str, Array]:
     return dict(zip(names, np.array(rows).T, strict=True))
 
 
-def inside_footprint(ra_deg: Array, dec_deg: Array, survey: EmbeddedSurveyParams) -> NDArray[np.bool_]:
+def inside_footprint(
+    ra_deg: Array, dec_deg: Array, survey: EmbeddedSurveyParams
+) -> NDArray[np.bool_]:
     """Whether directions in degrees lie in the footprint."""
     east_of_edge = (np.asarray(ra_deg) - survey.ra_min_deg) % 360
     return (
@@ -216,16 +218,18 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
         columns["z"].append(cone.z[near])
         columns["r"].append(cone.r_mag[near])
         columns["owner"].append(np.full(near.sum(), i))
-        columns["xyz"].append(
-            cone.distance_mpc_h[near, None] * unit_vectors(ra[near], dec[near])
-        )
+        columns["xyz"].append(cone.distance_mpc_h[near, None] * unit_vectors(ra[near], dec[near]))
         z_cluster[i], n200[i] = cone.z_cluster, cone.inside_r200
         members = cone.galaxy_class == 0
         if members.sum() >= 4:
             sigma200[i] = np.std(v[members], ddof=1)
     galaxies = {name: np.concatenate(parts) for name, parts in columns.items()}
     keep = _keep_once(
-        clusters, galaxies["owner"], galaxies.pop("xyz"), half, mock.environment.radius_mpc_h
+        clusters,
+        galaxies["owner"].astype(np.int64),
+        galaxies.pop("xyz"),
+        half,
+        mock.environment.radius_mpc_h,
     )
     galaxies = {name: values[keep] for name, values in galaxies.items()}
     ids = [f"embedded-{i:04d}" for i in range(n)]
@@ -282,7 +286,9 @@ def _catalogue(
         "dec": clusters.dec_deg,
         "z": z,
         "cz_km_s": SPEED_OF_LIGHT_KM_S * z,
-        "catalogue_distance_mpc_h": background.from_params(params.cosmology).comoving_distance_mpc_h(z),
+        "catalogue_distance_mpc_h": background.from_params(
+            params.cosmology
+        ).comoving_distance_mpc_h(z),
     }
     for d in GALWEIGHT_OVERDENSITIES:
         for name in (

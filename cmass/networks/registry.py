@@ -117,7 +117,9 @@ def register(
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         else:
             experiment_id = experiment.experiment_id
-        with mlflow.start_run(experiment_id=experiment_id, run_name=f"{params.profile}-cnn3d") as run:
+        with mlflow.start_run(
+            experiment_id=experiment_id, run_name=f"{params.profile}-cnn3d"
+        ) as run:
             mlflow.log_params(_flatten(params.model_dump(mode="json")))
             steps = zip(state.loss, state.val_loss, state.learning_rate, strict=True)
             for epoch, (loss, val_loss, rate) in enumerate(steps, start=1):

@@ -108,7 +108,9 @@ def batches(
         parts = [
             part for file in order[start : start + shards_in_memory] for part in read_voxels(file)
         ]
-        x = np.concatenate([p[2] for p in parts] if rest_x is None else [rest_x, *(p[2] for p in parts)])
+        x = np.concatenate(
+            [p[2] for p in parts] if rest_x is None else [rest_x, *(p[2] for p in parts)]
+        )
         y = np.concatenate([rest_y, *(p[1] for p in parts)])
         del parts
         shuffled = random.permutation(len(y))

@@ -134,9 +134,7 @@ def fit(
         optimizer.learning_rate.assign(rate)
         random = generator(seed, "train-epoch", state.epoch)
         start = time.monotonic()
-        stream = streaming.batches(
-            train_folder, train.batch_size, random, augmented=train.augment
-        )
+        stream = streaming.batches(train_folder, train.batch_size, random, augmented=train.augment)
         total, seen = 0.0, 0
         for x, y in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
             total += float(model.train_on_batch(x, y)) * len(y)
@@ -206,7 +204,9 @@ def training_range(workspace: Workspace) -> dict[str, float]:
     split = read_table(workspace.split / "split.parquet", "split", ["cluster_id", "set"])
     trained = {
         name
-        for name, which in zip(split["cluster_id"].to_pylist(), split["set"].to_pylist(), strict=True)
+        for name, which in zip(
+            split["cluster_id"].to_pylist(), split["set"].to_pylist(), strict=True
+        )
         if which == "train"
     }
     mask = np.array([name in trained for name in clusters["cluster_id"].to_pylist()])

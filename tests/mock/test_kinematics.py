@@ -55,6 +55,7 @@ def test_anisotropic_dispersion_solves_the_jeans_equation():
         return 1 / (tracers * r * (1 + tracers * r) ** 2)
 
     for r in (0.1, 0.5, 1.0):
+
         def integrand(s):
             return density(s) * (s + r_a) * nfw_mass(c * s) / nfw_mass(c) / s**2
 
@@ -74,6 +75,4 @@ def test_velocities_have_the_anisotropy_asked_for():
     expected = 0.5 * r / (r + 1 / tracers)
     # 40 000 draws give beta to about 0.01.
     assert beta == pytest.approx(expected, abs=0.02)
-    assert radial.std() == pytest.approx(
-        float(radial_dispersion(r, c, tracers, True)), rel=0.02
-    )
+    assert radial.std() == pytest.approx(float(radial_dispersion(r, c, tracers, True)), rel=0.02)

@@ -42,9 +42,7 @@ def test_central_slope_at_the_cluster_end():
     assert high - low == pytest.approx(GALAXIES.central_slope_high, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("z", "expected"), [(0.02, 169), (0.04, 100), (0.06, 64), (0.085, 38)]
-)
+@pytest.mark.parametrize(("z", "expected"), [(0.02, 169), (0.04, 100), (0.06, 64), (0.085, 38)])
 def test_field_counts_of_the_window(z, expected):
     """Field galaxies with r < 18 in the window, from the Schechter function (SPEC section 3).
 

@@ -8,7 +8,15 @@ import pytest
 from cmass.mock.sightlines import plane_of_sky, sight_lines, smallest_angle_deg, spread_directions
 
 # Known optima in degrees: Tammes (1930), Schütte & van der Waerden (1951), Robinson (1961).
-OPTIMA = {2: 180.0, 3: 120.0, 4: 109.4712206, 6: 90.0, 8: 74.8584922, 12: 63.4349488, 24: 43.6907671}
+OPTIMA = {
+    2: 180.0,
+    3: 120.0,
+    4: 109.4712206,
+    6: 90.0,
+    8: 74.8584922,
+    12: 63.4349488,
+    24: 43.6907671,
+}
 
 
 @pytest.mark.parametrize(("n", "optimum_deg"), OPTIMA.items())

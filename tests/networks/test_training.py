@@ -17,7 +17,9 @@ TRAIN = TrainParams(epochs=3, batch_size=16, learning_rate=1e-3, patience=3)
 
 def train_tiny(workspace, params, checkpoint, train=TRAIN, identity="a"):
     folder = workspace.voxels
-    return fit(folder / "train", folder / "validation", checkpoint, params.voxels.n, train, 7, identity)
+    return fit(
+        folder / "train", folder / "validation", checkpoint, params.voxels.n, train, 7, identity
+    )
 
 
 def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, monkeypatch):
@@ -41,7 +43,9 @@ def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, 
     monkeypatch.setattr(training, "mean_squared_error", original)
     resumed, state_resumed = train_tiny(workspace, params, tmp_path / "three.npz")
     assert state_resumed == state
-    for a, b, c in zip(model.get_weights(), again.get_weights(), resumed.get_weights(), strict=True):
+    for a, b, c in zip(
+        model.get_weights(), again.get_weights(), resumed.get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
 
