@@ -328,3 +328,13 @@ def test_receipt_names_version_and_checksums(released: Workspace) -> None:
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     assert set(receipt["files"]) == {f"{name}.parquet" for name in RELEASE_TABLES}
     assert all(sums[name] == digest for name, digest in receipt["files"].items())
+
+
+def test_an_installed_package_outside_git_publishes_too(
+    make_workspace, params: Params, monkeypatch
+) -> None:
+    monkeypatch.setattr("cmass.publish.provenance.git_state", dict)
+    workspace = make_workspace()
+    run(workspace, params)
+    for name in ("report.html", "model_card.md"):
+        assert "commit" not in (_latest(workspace) / name).read_text(encoding="utf-8")
