@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +123,44 @@ def batches(
             grids = augment(x[rows], random) if augmented else x[rows]
             yield _as_batch(grids, y[rows])
         rest_x, rest_y = x[shuffled[full:]], y[shuffled[full:]]
+
+
+def prefetched(items: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:
+    """Yield `items` in order while a thread prepares the next `depth` of them.
+
+    Reading and augmenting a batch takes a third of the time that training on it does.
+    """
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put(error)
+
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _as_batch(grids: NDArray[np.float16], masses: NDArray[np.float64]) -> Batch:

@@ -134,7 +134,9 @@ def fit(
         optimizer.learning_rate.assign(rate)
         random = generator(seed, "train-epoch", state.epoch)
         start = time.monotonic()
-        stream = streaming.batches(train_folder, train.batch_size, random, augmented=train.augment)
+        stream = streaming.prefetched(
+            streaming.batches(train_folder, train.batch_size, random, augmented=train.augment)
+        )
         total, seen = 0.0, 0
         for x, y in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
             total += float(model.train_on_batch(x, y)) * len(y)

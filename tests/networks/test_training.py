@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -112,3 +113,25 @@ def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace):
     ours = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     for a, b in zip(loaded.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_prefetching_keeps_order_and_hands_errors_on():
+    batches = [(np.full((1, 1), i), np.full((1, 1), i)) for i in range(20)]
+    assert [int(x[0, 0]) for x, _ in streaming.prefetched(iter(batches))] == list(range(20))
+
+    def broken():
+        yield batches[0]
+        raise OSError("shard is gone")
+
+    stream = streaming.prefetched(broken())
+    next(stream)
+    with pytest.raises(OSError, match="shard is gone"):
+        next(stream)
+
+
+def test_prefetching_stops_its_thread_when_the_consumer_does():
+    endless = (batch for batch in iter(lambda: (np.zeros(1), np.zeros(1)), None))
+    stream = streaming.prefetched(endless)
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
