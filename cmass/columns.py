@@ -7,7 +7,7 @@ The same quantity has the same name everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ _COLUMNS = [
         "",
         "stat.probability",
         "Posterior probability (flat prior) per bin of posterior_grid; sums to one; "
-        "empty where the cluster has no mass",
+        "empty where the cluster has no posterior",
     ),
     _c("reason", "string", "", "meta.note", "Why the row was set aside"),
     # --- truth of mock galaxies and clusters
@@ -747,8 +747,3 @@ FLAGS: dict[str, Flag] = {
 def flag_words(value: int) -> str:
     """Return the flags set in `value`, in words, separated by semicolons."""
     return "; ".join(f.words for f in FLAGS.values() if value & f.value)
-
-
-def nullable(column: Column) -> Column:
-    """Return `column` with missing values allowed (for tables a user hands in)."""
-    return replace(column, nullable=True)

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmass.errors import ParameterError
 
 PROFILES = ("smoke", "standard", "paper")
 Survey = Literal["embedded", "sdss"]
-Range = Annotated[tuple[float, float], Field(description="lowest and highest value")]
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("the lowest value comes first")
+    return limits
+
+
+#: Lowest and highest value of something drawn.
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class _Section(BaseModel):
@@ -86,6 +95,7 @@ class EmbeddedSurveyParams(_Section):
         "scatter and quoted error of the catalogue's masses, dex (GalWCat19 median: 0.14)",
         ge=0,
     )
+    separation_mpc_h: float = _f(8.0, "least distance of two clusters, comoving Mpc/h", ge=0)
 
 
 class IngestParams(_Section):
@@ -118,6 +128,12 @@ class HaloParams(_Section):
     )
     distance_min_mpc_h: float = _f(30.0, "smallest comoving distance, Mpc/h", gt=0)
 
+    @model_validator(mode="after")
+    def _masses_ascend(self) -> HaloParams:
+        if self.log10_m200c_min >= self.log10_m200c_max:
+            raise ValueError("log10_m200c_min must be smaller than log10_m200c_max")
+        return self
+
 
 class GalaxyParams(_Section):
     """Galaxies in haloes by a conditional luminosity function."""
@@ -146,7 +162,7 @@ class GalaxyParams(_Section):
     )
     satellite_alpha: float = _f(-1.1, "satellites: faint slope (Yang+2008, massive haloes)", gt=-2)
     satellite_l_ratio: float = _f(0.562, "satellites: L* over the central's (Yang+2008)", gt=0)
-    satellite_amplitude: float = _f(0.9, "factor on the number of satellites, calibrated", ge=0)
+    satellite_amplitude: float = _f(0.85, "factor on the number of satellites, calibrated", ge=0)
     richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
 
 
@@ -164,7 +180,12 @@ class MemberParams(_Section):
     axis_ratio_mean: tuple[float, float] = _f((0.80, 0.65), "mean b/a and c/a (Jing & Suto 2002)")
     axis_ratio_scatter: float = _f(0.08, "scatter of the axis ratios", ge=0)
     anisotropy: bool = _f(True, "Mamon-Lokas anisotropy with r_a = r_-2; otherwise isotropic")
-    velocity_bias: float = _f(1.03, "galaxies over dark matter in velocity dispersion", gt=0)
+    axis_ratio_min: float = _f(0.3, "smallest axis ratio", gt=0, le=1)
+    velocity_bias: float = _f(
+        1.0,
+        "galaxies over the Jeans solution in velocity (sigma(10^14.5) = 740-765 km/s: GCMRP)",
+        gt=0,
+    )
     velocity_scatter: float = _f(0.05, "scatter of ln sigma at fixed mass", ge=0)
     substructure_fraction: Range = _f((0.1, 0.6), "members in subgroups, drawn per halo")
     substructure_size: float = _f(8.0, "mean number of galaxies in a subgroup", gt=1)
@@ -182,6 +203,9 @@ class EnvironmentParams(_Section):
     correlation_max_mpc_h: float = _f(25.0, "end of the correlation, comoving Mpc/h", gt=0)
     neighbour_bias: Range = _f((0.6, 1.4), "amplitude of neighbour clustering, drawn per halo")
     exclusion_r200: float = _f(0.3, "exclusion: R200c of the halo + this x R200c of the neighbour")
+    neighbour_dispersion_v200: float = _f(
+        0.65, "1D dispersion of satellites in neighbours, V200c (isotropic NFW, c = 5 to 10)", gt=0
+    )
     infall_amplitude: Range = _f((0.7, 1.3), "amplitude of infall and dispersion, drawn per halo")
     turnaround_r200: float = _f(3.5, "turnaround, R200c: galaxies inside count as infalling", gt=1)
     infall_v200: float = _f(0.8, "mean infall at R200c, V200c")
@@ -390,13 +414,18 @@ def load_params(
     if not isinstance(values, dict):
         raise ParameterError(f"{source}: expected names and values at the top level")
     profiles = values.pop("profiles", None) or {}
+    unknown = [name for name in profiles if name not in PROFILES]
     chosen = profile or values.get("profile", "standard")
-    if chosen not in PROFILES:
-        raise ParameterError(f"{source}: no profile {chosen!r}; choose from {', '.join(PROFILES)}")
-    values = _merge(values, profiles.get(chosen) or {})
-    values["profile"] = chosen
-    values |= {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, str(source)) from error
+    if unknown or chosen not in PROFILES:
+        name = unknown[0] if unknown else chosen
+        raise ParameterError(f"{source}: no profile {name!r}; choose from {', '.join(PROFILES)}")
+    # Every profile is checked, so that a slip in one is found before that one is run.
+    for name in (*(p for p in profiles if p != chosen), chosen):
+        merged = _merge(values, profiles.get(name) or {}) | {"profile": name}
+        merged |= {key: value for key, value in overrides.items() if value is not None}
+        try:
+            params = Params.model_validate(merged)
+        except ValidationError as error:
+            where = f"{source}, profile {name}" if name in profiles else str(source)
+            raise _explain(error, where) from error
+    return params

@@ -1,8 +1,8 @@
 """The steps in order, what each depends on, and how to know that one is up to date.
 
 This is the only list of steps: the command line, ``dvc.yaml`` and ``flows/`` use it.
-A step that ran leaves a stamp: digests of the parameters it reads, of its inputs and
-of its outputs. It runs again when one of them has changed, and not otherwise. Nothing
+A step that ran leaves a stamp: digests of its code, of the parameters it reads, of its
+inputs and of its outputs. It runs again when one of them has changed, and not otherwise. Nothing
 heavy is imported before a step runs.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmass.errors import CmassError, WorkspaceError
+from cmass.shards import source_digest
 
 if TYPE_CHECKING:
     from cmass.params import Params
@@ -53,8 +54,8 @@ class Step:
         Its products belong to one survey; those of the other steps serve every survey.
     sections_by_survey : dict
         Parameters it reads for one survey only.
-    code : int
-        Raised when the step's results change for the same parameters and inputs.
+    sources : tuple of str
+        Its code, relative to ``cmass/``: the step runs again when it changes.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Step:
     outputs: Paths
     per_survey: bool = False
     sections_by_survey: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    code: int = 1
+    sources: tuple[str, ...] = ()
 
     def sections_for(self, survey: str) -> tuple[str, ...]:
         """Parameters that it reads for `survey`."""
@@ -93,6 +94,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (),
         outputs=lambda w: (w.raw,),
+        sources=("ingest", "expectations.py", "mock"),
         per_survey=True,
     ),
     Step(
@@ -102,6 +104,7 @@ STEPS: tuple[Step, ...] = (
         sections=("cosmology", "window", "select"),
         inputs=lambda w: (w.raw,),
         outputs=lambda w: (w.selected,),
+        sources=("select.py", "sky.py", "ingest/footprint.py", "cosmology.py"),
         per_survey=True,
     ),
     Step(
@@ -111,6 +114,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "cosmology", "window", "mock"),
         inputs=lambda w: (),
         outputs=lambda w: (w.mock,),
+        sources=("mock", "cosmology.py", "mass_function.py", "seeds.py"),
     ),
     Step(
         "split",
@@ -119,6 +123,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "split"),
         inputs=lambda w: (w.mock,),
         outputs=lambda w: (w.split,),
+        sources=("split.py",),
     ),
     Step(
         "voxelize",
@@ -127,6 +132,7 @@ STEPS: tuple[Step, ...] = (
         sections=("window", "voxels"),
         inputs=lambda w: (w.mock, w.split),
         outputs=lambda w: (w.voxels,),
+        sources=("voxels.py",),
     ),
     Step(
         "train",
@@ -135,6 +141,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "voxels", "train"),
         inputs=lambda w: (w.mock, w.split, w.voxels / "train", w.voxels / "validation"),
         outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
+        sources=("networks/cnn3d.py", "networks/streaming.py", "networks/training.py", "networks/registry.py"),
     ),
     Step(
         "posterior",
@@ -146,6 +153,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
+        sources=("posterior.py", "networks/dispersion.py", "networks/prediction.py", "mass_function.py"),
     ),
     Step(
         "evaluate",
@@ -154,6 +162,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "cosmology", "window", "voxels", "posterior", "evaluate"),
         inputs=lambda w: (w.voxels / "evaluation", w.mock, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.evaluation,),
+        sources=("evaluate", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
     ),
     Step(
         "infer",
@@ -164,6 +173,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw, w.selected, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.masses,),
+        sources=("infer.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(
@@ -179,6 +189,7 @@ STEPS: tuple[Step, ...] = (
             w.evaluation, w.masses,
         ),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
+        sources=("publish",),
         per_survey=True,
     ),
 )  # fmt: skip
@@ -341,7 +352,7 @@ def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digest
     stamp = _read_json(_stamp_file(one, workspace))
     if not stamp:
         return "not made yet"
-    if stamp.get("code") != one.code:
+    if stamp.get("code") != source_digest(*one.sources):
         return "the step's code changed"
     now, then = parameter_values(one, params), stamp.get("params", {})
     changed = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
@@ -456,7 +467,7 @@ def _write_stamp(
 
     stamp = {
         "step": one.name,
-        "code": one.code,
+        "code": source_digest(*one.sources),
         "params": parameter_values(one, params),
         "inputs": inputs,
         "outputs": outputs,

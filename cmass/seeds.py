@@ -18,9 +18,7 @@ def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
         What is drawn, for instance ``"halo-field"``; streams of different
         purposes are independent.
     *ids : int
-        Identity of the thing drawn for, not negative, below 2³². A purpose always goes
-        with the same number of ids: NumPy pads short keys with zeros, so ``(1,)`` and
-        ``(1, 0)`` are one stream.
+        Identity of the thing drawn for, not negative, below 2³².
 
     Returns
     -------
@@ -28,5 +26,6 @@ def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
         Philox generator: the same arguments give the same bits on any machine,
         in any order, in any number of workers.
     """
-    key = (int(run_seed), zlib.crc32(purpose.encode()), *(int(i) for i in ids))
+    # NumPy pads short keys with zeros: the number of ids keeps (1,) and (1, 0) apart.
+    key = (int(run_seed), zlib.crc32(purpose.encode()), len(ids), *(int(i) for i in ids))
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

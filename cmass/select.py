@@ -191,9 +191,10 @@ def run(workspace: Workspace, params: Params) -> None:
         reasons[row] = f"comoving distance {distance[row]:.1f} Mpc/h, limit {limit:g}"
 
     near = np.flatnonzero(reasons == "")
-    share = footprint_fraction(footprint, ra[near], dec[near], z[near], params)
+    covered = np.ones(len(z))
+    covered[near] = footprint_fraction(footprint, ra[near], dec[near], z[near], params)
     least = params.select.footprint_fraction_min
-    for row, part in zip(near, share, strict=True):
+    for row, part in zip(near, covered[near], strict=True):
         if part < least:
             reasons[row] = f"{part:.1%} of the window inside the footprint, least {least:.0%}"
 
@@ -238,7 +239,8 @@ def run(workspace: Workspace, params: Params) -> None:
             "n_galaxies": counts,
             "log10_m200_galweight": mass[kept],
             "log10_m200_galweight_err": mass_err[kept],
-            "flag": np.where(few, FLAGS["too_few_galaxies"].value, 0),
+            "flag": np.where(few, FLAGS["too_few_galaxies"].value, 0)
+            + np.where(covered[kept] < 1, FLAGS["window_incomplete"].value, 0),
         },
     )
     gone = np.flatnonzero(reasons != "")

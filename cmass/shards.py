@@ -1,7 +1,7 @@
 """Work in shards: made by any executor, in any order, resumed after a break.
 
 Shards of one product are written into ``<folder>.partial`` and the folder is put in
-place when all are there, so a reader sees either the old product or the new one.
+place when all are there: a half-made product is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -46,6 +46,21 @@ class Shard:
 def digest_of(*values: Any) -> str:
     """SHA-256 of values that JSON can hold (parameters, checksums)."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def source_digest(*names: str) -> str:
+    """SHA-256 of the package's own code: of modules or folders named relative to ``cmass/``.
+
+    What is half made is only kept when the code that made it is still the same.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in names:
+        path = package / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(package).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmass.errors import InputError, VoxelError
 from cmass.params import Params, VoxelParams, WindowParams
-from cmass.shards import Shard, digest_of, run_shards
+from cmass.shards import Shard, digest_of, run_shards, source_digest
 from cmass.split import SETS
 from cmass.tables import atomic_path, file_digest, read_table
 from cmass.workspace import Workspace
@@ -272,6 +272,7 @@ def run(workspace: Workspace, params: Params) -> None:
     wanted = params.model_dump(mode="json")
     identity = digest_of(
         {name: wanted[name] for name in SECTIONS},
+        source_digest("voxels.py"),
         file_digest(workspace.split / "split.parquet"),
         file_digest(workspace.mock / "galaxies"),
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units
 
-from cmass.columns import COLUMNS, FLAGS, TABLES, Column, flag_words, nullable
+from cmass.columns import COLUMNS, FLAGS, TABLES, Column, flag_words
 from cmass.tables import write_table
 
 #: What the suffix of a name says about the unit.
@@ -94,10 +93,3 @@ def test_flags_are_distinct_bits():
     assert flag_words(every).count(";") == len(FLAGS) - 1
     assert flag_words(0) == ""
     assert flag_words(FLAGS["degenerate"].value) == FLAGS["degenerate"].words
-
-
-def test_nullable_changes_nothing_else():
-    column = nullable(COLUMNS["ra"])
-    assert column.nullable
-    assert not COLUMNS["ra"].nullable
-    assert column.arrow_field().type == pa.float64()

@@ -148,3 +148,25 @@ def test_missing_and_binary_files(tmp_path):
 def test_an_empty_file_means_defaults(tmp_path):
     (tmp_path / "p.yaml").write_text("")
     assert load_params(tmp_path / "p.yaml") == Params()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  smoke:", "  smokee:", "no profile 'smokee'"),
+        (
+            "    split: {train: 17000",
+            "    splitt: {train: 17000",
+            "profile paper: splitt.*did you mean 'split'",
+        ),
+        ("    split: {train: 17000", "    split: {trainn: 17000", "profile paper: split.trainn"),
+        ("neighbour_bias: [0.6, 1.4]", "neighbour_bias: [1.4, 0.6]", "lowest value comes first"),
+        ("log10_m200c_min: 13.5 ", "log10_m200c_min: 15.5 ", "must be smaller than"),
+    ],
+)
+def test_slips_in_any_profile_are_found_before_it_is_run(tmp_path, old, new, words):
+    assert old in TEXT
+    file = tmp_path / "params.yaml"
+    file.write_text(TEXT.replace(old, new, 1))
+    with pytest.raises(ParameterError, match=words):
+        load_params(file, "standard")

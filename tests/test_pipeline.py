@@ -167,11 +167,12 @@ def test_files_are_hashed_again_only_when_they_changed(workspace, params, monkey
     assert hashed == ["shard-2.txt"]
 
 
-def test_a_new_code_version_reruns_the_step(workspace, params, monkeypatch):
+def test_changed_code_reruns_the_step(workspace, params, monkeypatch):
     from dataclasses import replace
 
     run_all(workspace, params)
-    monkeypatch.setattr(pipeline, "STEPS", (replace(STEPS[0], code=2), *STEPS[1:]))
+    changed = replace(STEPS[0], sources=("mock/haloes.py",))
+    monkeypatch.setattr(pipeline, "STEPS", (changed, *STEPS[1:]))
     assert why_stale("mock", workspace, params) == "the step's code changed"
 
 

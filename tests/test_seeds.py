@@ -50,6 +50,10 @@ def test_bits_are_those_of_numpy_philox():
     """The stream's definition in NumPy's own terms: it must not change between versions."""
     import zlib
 
-    sequence = np.random.SeedSequence((3, zlib.crc32(b"halo"), 11))
+    sequence = np.random.SeedSequence((3, zlib.crc32(b"halo"), 1, 11))
     expected = np.random.Generator(np.random.Philox(sequence)).normal(size=5)
     assert np.array_equal(generator(3, "halo", 11).normal(size=5), expected)
+
+
+def test_ids_that_differ_by_a_trailing_zero_are_two_streams():
+    assert not np.array_equal(generator(0, "x", 5).random(4), generator(0, "x", 5, 0).random(4))

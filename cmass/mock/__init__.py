@@ -16,7 +16,7 @@ from cmass.mock.sightlines import sight_lines
 from cmass.mock.simulator import simulate_halo
 from cmass.params import Params
 from cmass.seeds import generator
-from cmass.shards import Shard, digest_of, run_shards
+from cmass.shards import Shard, digest_of, run_shards, source_digest
 from cmass.tables import make_table, write_table
 from cmass.workspace import Workspace
 
@@ -116,7 +116,9 @@ def run(workspace: Workspace, params: Params) -> None:
         )
         for number, start in enumerate(range(0, len(plans), size))
     ]
-    digest = digest_of({name: params.model_dump(mode="json")[name] for name in SECTIONS})
+    digest = digest_of(
+        {name: params.model_dump(mode="json")[name] for name in SECTIONS}, source_digest("mock")
+    )
     run_shards(
         make_shard, shards, workspace.mock, digest=digest, workers=params.workers,
         description="mock",

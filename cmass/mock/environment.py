@@ -23,9 +23,6 @@ from cmass.params import CosmologyParams, EnvironmentParams, GalaxyParams, Membe
 Array = NDArray[np.float64]
 
 _MASS_STEP_DEX = 0.05
-#: One-dimensional velocity dispersion of satellites in neighbours, in units of V200c
-#: (isotropic Jeans solution of an NFW halo averaged inside R200c, concentrations 5-10).
-NEIGHBOUR_DISPERSION_V200 = 0.65
 
 
 @lru_cache(maxsize=4)
@@ -110,6 +107,7 @@ def draw_neighbour_galaxies(
     z: float,
     galaxies: GalaxyParams,
     members: MemberParams,
+    dispersion_v200: float,
     cosmology: Cosmology,
     random: np.random.Generator,
 ) -> Galaxies:
@@ -128,7 +126,7 @@ def draw_neighbour_galaxies(
     c = mean_concentration(log10_m_host, members) * middle_ratio
     r = kinematics.nfw_radii(c, members.extent_r200, None, random) * r200[host]
     offset = r[:, None] * kinematics.isotropic_directions(len(r), random)
-    sigma = NEIGHBOUR_DISPERSION_V200 * members.velocity_bias * v200[host]
+    sigma = dispersion_v200 * members.velocity_bias * v200[host]
     noise = sigma[:, None] * random.standard_normal(offset.shape)
 
     bright = central < magnitude_max

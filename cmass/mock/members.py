@@ -139,7 +139,7 @@ def _shape(members: MemberParams, random: np.random.Generator) -> Array:
     """Matrix that makes a sphere an ellipsoid of the same volume, randomly turned."""
     means = np.array([1.0, *members.axis_ratio_mean])
     axes = means + members.axis_ratio_scatter * np.array([0.0, *random.standard_normal(2)])
-    axes = np.clip(axes, 0.3, 1.0)
+    axes = np.clip(axes, members.axis_ratio_min, 1.0)
     axes /= np.cbrt(axes.prod())
     turn, _ = np.linalg.qr(random.standard_normal((3, 3)))
     return turn @ np.diag(axes) @ turn.T

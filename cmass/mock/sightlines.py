@@ -44,7 +44,8 @@ def spread_directions(n: int, tries: int = 4) -> Array:
     if n == 2:
         return np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
     starts = (
-        _spread(generator(0, "sight-lines", n, i).standard_normal((n, 3))) for i in range(tries)
+        _spread(generator(0, "spread-directions", n, i).standard_normal((n, 3)))
+        for i in range(tries)
     )
     return max(starts, key=smallest_angle_deg)
 

@@ -77,7 +77,8 @@ def simulate_halo(
         halo, surroundings, params.cosmology, cosmology, z, nuisance, stream("neighbours")
     )
     around = environment.draw_neighbour_galaxies(
-        neighbours, magnitude_max, z, mock.galaxies, mock.members, cosmology,
+        neighbours, magnitude_max, z, mock.galaxies, mock.members,
+        surroundings.neighbour_dispersion_v200, cosmology,
         stream("neighbour-galaxies"),
     )  # fmt: skip
     field = environment.draw_field(

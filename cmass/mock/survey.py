@@ -27,6 +27,7 @@ from cmass.mock.simulator import simulate_halo
 from cmass.params import EmbeddedSurveyParams, Params
 from cmass.progress import track
 from cmass.seeds import generator
+from cmass.sky import unit_vectors
 from cmass.tables import make_table
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ Array = NDArray[np.float64]
 FIRST_HALO_ID = 1_000_000_000
 #: Cones reach beyond the window by this factor, so that off-centre windows are filled.
 MARGIN = 1.15
-#: Centres of two clusters are at least this far apart, comoving Mpc/h.
-SEPARATION_MPC_H = 8.0
 #: Widest polygon of the footprint, degrees of right ascension.
 _POLYGON_DEG = 60.0
 
@@ -54,12 +53,6 @@ class _Clusters:
     @property
     def position_mpc_h(self) -> Array:
         return self.distance_mpc_h[:, None] * unit_vectors(self.ra_deg, self.dec_deg)
-
-
-def unit_vectors(ra_deg: Array, dec_deg: Array) -> Array:
-    """Unit vectors (N, 3) of directions in degrees."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def ra_width_deg(survey: EmbeddedSurveyParams) -> float:
@@ -123,7 +116,7 @@ def _draw_clusters(params: Params) -> _Clusters:
         dec = np.degrees(np.arcsin(south + random.random() * (north - south)))
         position = distance * unit_vectors(np.array(ra), np.array(dec))
         if positions and (
-            ((np.array(positions) - position) ** 2).sum(axis=1).min() < SEPARATION_MPC_H**2
+            ((np.array(positions) - position) ** 2).sum(axis=1).min() < survey.separation_mpc_h**2
         ):
             continue
         positions.append(position)

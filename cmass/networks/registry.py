@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from filelock import FileLock
 
 from cmass.errors import WorkspaceError
 from cmass.networks import cnn3d
 from cmass.params import Params
+from cmass.software import git_state
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,28 +42,31 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def git_commit() -> str:
-    """Commit of the working copy, with ``-dirty`` if changed; ``unknown`` outside one."""
+def dvc_hash(folder: Path) -> str:
+    """The hash by which DVC knows a folder: MD5 of the list of its files and their MD5.
+
+    Worked out from the files themselves: ``dvc.lock`` may speak of an earlier version.
+    """
+    entries = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with open(file, "rb") as stream:
+            md5 = hashlib.file_digest(stream, "md5").hexdigest()
+        entries.append({"md5": md5, "relpath": file.relative_to(folder).as_posix()})
+    entries.sort(key=lambda e: e["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _is_champion(client: Any, params: Params) -> bool:
+    """Whether a new model takes the alias: a smoke test never displaces a real model."""
+    from mlflow.exceptions import MlflowException
+
+    if params.profile != "smoke":
+        return True
     try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True,
-            text=True, check=True, cwd=Path(__file__).parent,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip()
-
-
-def dvc_hash(path: Path, lock: Path = Path("dvc.lock")) -> str | None:
-    """Hash of an output as ``dvc.lock`` records it, if it does."""
-    if not lock.exists():
-        return None
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    for stage in stages.values():
-        for out in stage.get("outs", []):
-            if Path(out["path"]).resolve() == path.resolve():
-                return str(out.get("md5", "")) or None
-    return None
+        champion = client.get_model_version_by_alias(cnn3d.NAME, "champion")
+    except MlflowException:
+        return True
+    return champion.tags.get("profile") == "smoke"
 
 
 def _prepare_store(workspace: Workspace, uri: str) -> None:
@@ -87,7 +91,8 @@ def register(
     summary: dict[str, Any],
     state: State,
 ) -> dict[str, Any]:
-    """Log a training run, register its model and make it the champion.
+    """Log a training run and register its model as the champion (save from a smoke test,
+    which never displaces a model of another profile).
 
     Returns
     -------
@@ -105,6 +110,7 @@ def register(
     from mlflow.types import Schema, TensorSpec
 
     uri = tracking_uri(workspace)
+    state_of_code = git_state()
     try:
         _prepare_store(workspace, uri)
         mlflow.set_tracking_uri(uri)
@@ -129,11 +135,12 @@ def register(
             tags = {
                 "data.sha256": summary["data_sha256"],
                 "weights.sha256": summary["weights_sha256"],
-                "code.commit": git_commit(),
+                "data.dvc_train": dvc_hash(workspace.voxels / "train"),
+                "data.dvc_validation": dvc_hash(workspace.voxels / "validation"),
+                "code.commit": state_of_code.get("git_commit", "unknown"),
+                "code.state": state_of_code.get("git_state", "unknown"),
+                "profile": params.profile,
             }
-            hashed = dvc_hash(workspace.voxels)
-            if hashed:
-                tags["data.dvc_md5"] = hashed
             mlflow.set_tags(tags)
             _log_loss_curve(state)
             n = params.voxels.n
@@ -148,7 +155,9 @@ def register(
             version = str(info.registered_model_version)
             for key, value in tags.items():
                 client.set_model_version_tag(cnn3d.NAME, version, key, value)
-            client.set_registered_model_alias(cnn3d.NAME, "champion", version)
+            champion = _is_champion(client, params)
+            if champion:
+                client.set_registered_model_alias(cnn3d.NAME, "champion", version)
     except MlflowException as error:
         raise WorkspaceError(
             f"MLflow at {uri} did not take the model: {error}. The training is kept; "
@@ -157,7 +166,7 @@ def register(
     return {
         "name": cnn3d.NAME,
         "version": version,
-        "alias": "champion",
+        "alias": "champion" if champion else None,
         "run_id": run.info.run_id,
         "tracking_uri": uri,
     }

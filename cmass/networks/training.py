@@ -21,7 +21,7 @@ from cmass.networks import cnn3d, streaming
 from cmass.params import Params, TrainParams
 from cmass.progress import track
 from cmass.seeds import generator
-from cmass.shards import digest_of
+from cmass.shards import digest_of, source_digest
 from cmass.tables import (
     atomic_path,
     file_digest,
@@ -236,7 +236,8 @@ def run(workspace: Workspace, params: Params) -> None:
     train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
     data_digest = digest_of(file_digest(train_folder), file_digest(validation_folder))
     chosen = params.model_dump(mode="json")
-    identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest)
+    code = source_digest("networks/cnn3d.py", "networks/streaming.py", "networks/training.py")
+    identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest, code)
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()

@@ -364,8 +364,15 @@ def _remember(workspace: Workspace, folder: Path) -> None:
 
 
 def _prune(releases: Path, current: str, keep: int) -> None:
-    """Remove the oldest releases so that `keep` are left beside the current one."""
-    others = [f for f in complete_releases(releases) if f.name != current]
+    """Remove the oldest releases of the same profile and survey, so that `keep` are left
+    beside the current one."""
+
+    def kind(folder: Path) -> tuple[str, str]:
+        release = read_json(folder / "provenance.json")["release"]
+        return release["profile"], release["survey"]
+
+    mine = kind(releases / current)
+    others = [f for f in complete_releases(releases) if f.name != current and kind(f) == mine]
     for folder in others[: max(0, len(others) - keep)]:
         doomed = releases / f".staging-{folder.name}"
         folder.rename(doomed)  # gone at once, even if the removal is broken off

@@ -7,7 +7,8 @@ import pytest
 from scipy.integrate import quad
 
 from cmass import cosmology as background
-from cmass.mock import luminosity
+from cmass.mock import environment, luminosity
+from cmass.mock.simulator import describe_halo
 from cmass.params import Params
 
 PARAMS = Params()
@@ -59,16 +60,51 @@ def test_field_counts_of_the_window(z, expected):
     assert density * depth * area == pytest.approx(expected, rel=0.15)
 
 
-def test_haloes_and_field_together_hold_all_galaxies():
-    function = luminosity.field_luminosity_function(
-        GALAXIES, PARAMS.cosmology, PARAMS.mock.environment.log10_m200c_min, 0.06
-    )
-    total = luminosity.schechter(luminosity.FIELD_MAGNITUDES, GALAXIES)
-    assert (function >= 0).all()
-    assert (function <= total + 1e-12).all()
-    faint = luminosity.FIELD_MAGNITUDES > -17.0
-    # Haloes above 10^11.5 hold few of the faintest galaxies.
-    assert (function[faint] > 0.5 * total[faint]).all()
+def drawn_background(n: int = 12) -> tuple[np.ndarray, float]:
+    """Absolute magnitudes drawn per (Mpc/h)^3 of background: haloes without clustering, field."""
+    environment_parameters = PARAMS.mock.environment
+    cosmology = background.from_params(PARAMS.cosmology)
+    z = PARAMS.mock.snapshot_redshift
+    halo = describe_halo(13.5, z, cosmology)
+    nuisance = {"neighbour_bias": 0.0, "field_density": 1.0, "infall_amplitude": 0.0}
+    random = np.random.default_rng(9)
+    found = []
+    for _ in range(n):
+        near = environment.draw_neighbours(
+            halo, environment_parameters, PARAMS.cosmology, cosmology, z, nuisance, random
+        )
+        parts = [
+            environment.draw_neighbour_galaxies(
+                near, -17.0, z, GALAXIES, PARAMS.mock.members,
+                environment_parameters.neighbour_dispersion_v200, cosmology, random,
+            ),
+            environment.draw_field(
+                halo, -17.0, z, environment_parameters, GALAXIES, PARAMS.cosmology, nuisance,
+                PARAMS.mock.members.extent_r200, random,
+            ),
+        ]  # fmt: skip
+        for part in parts:
+            r = np.linalg.norm(part.position_mpc_h, axis=1)
+            found.append(part.magnitude[(r > 10) & (r < 38)])
+    return np.sort(np.concatenate(found)), n * 4 / 3 * np.pi * (38.0**3 - 10.0**3)
+
+
+def test_drawn_background_against_the_schechter_function():
+    """Haloes and field together, as drawn, hold the galaxies of Blanton+2003 at the faint end.
+
+    At the bright end the relations of Yang+2008, fitted with fewer haloes than MDPL2 has,
+    put too many into haloes (docs/mocks.md, known faults): that excess is bounded here.
+    """
+    magnitudes, volume = drawn_background()
+    for limit, low, high in (
+        (-17.5, 0.95, 1.15),
+        (-18.5, 0.95, 1.2),
+        (-19.5, 1.0, 1.4),
+        (-20.5, 1.0, 1.65),
+    ):
+        expected = quad(lambda m: luminosity.schechter(m, GALAXIES), -25, limit)[0]
+        ratio = np.searchsorted(magnitudes, limit) / volume / expected
+        assert low < ratio < high, (limit, ratio)
 
 
 def test_field_magnitudes_follow_the_function():
