@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format repro bench clean
+.PHONY: help setup run test test-slow lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -56,6 +56,9 @@ repro: setup  ## dvc repro: make every product again where params.yaml changed
 
 bench: setup  ## the benchmarks
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+pretrained: setup  ## the model that ships, from the standard run in data/
+	$(BIN)/python -m cmass.pretrained
 
 clean:  ## remove .venv, caches and build leftovers; data/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -221,13 +221,14 @@ def write_release(
     from cmass.publish.database import write_database
     from cmass.publish.model_card import model_card
     from cmass.publish.readme import readme
-    from cmass.publish.report import write_report
+    from cmass.publish.report import save_overview, write_report
 
     write_database(
         folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}
     )
     write_json(folder / "provenance.json", facts)
     write_report(folder / "report.html", workspace, params, tables, facts)
+    save_overview(workspace, folder / "overview.png", params)
     (folder / "model_card.md").write_text(model_card(tables, facts), encoding="utf-8")
     (folder / "README.md").write_text(readme(tables, facts), encoding="utf-8")
     lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in _files(folder)]

@@ -28,7 +28,8 @@ from cmass.tables import make_table, read_json, read_table, write_json, write_ta
 from cmass.workspace import Workspace
 
 FILES = {
-    *(f"{name}.parquet" for name in RELEASE_TABLES), "cmass.duckdb", "report.html", "model_card.md",
+    *(f"{name}.parquet" for name in RELEASE_TABLES), "cmass.duckdb", "report.html", "overview.png",
+    "model_card.md",
     "provenance.json", "README.md", "SHA256SUMS",
 }  # fmt: skip
 
