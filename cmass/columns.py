@@ -102,6 +102,47 @@ class TableSchema:
         return pa.schema([c.arrow_field() for c in self.columns], metadata=metadata)
 
 
+@dataclass(frozen=True)
+class Flag:
+    """One bit of the `flag` column."""
+
+    bit: int
+    name: str
+    words: str
+
+    @property
+    def value(self) -> int:
+        """The bit's value, 2**bit."""
+        return 1 << self.bit
+
+
+#: Bits of the `flag` column, by name.
+FLAGS: dict[str, Flag] = {
+    f.name: f
+    for f in (
+        Flag(0, "too_few_galaxies", "fewer than 4 galaxies in the window: no mass"),
+        Flag(1, "degenerate", "galaxies all in one plane, line or point: no mass"),
+        Flag(
+            2, "below_calibrated_range", "point estimate below every calibrated mock: no posterior"
+        ),
+        Flag(
+            3, "above_calibrated_range", "point estimate above every calibrated mock: no posterior"
+        ),
+        Flag(
+            4,
+            "posterior_at_edge",
+            "over 16 % of the posterior lies within one kernel width of an edge of the prior",
+        ),
+        Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
+        Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
+        Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),
+        Flag(
+            8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
+        ),
+    )
+}
+
+
 def _c(*args, **kwargs) -> Column:
     return Column(*args, **kwargs)
 
@@ -271,7 +312,14 @@ _COLUMNS = [
         0,
         nullable=True,
     ),
-    _c("flag", "int32", "", "meta.code.qual", "Bit mask of warnings, see the flag table", 0),
+    _c(
+        "flag",
+        "int32",
+        "",
+        "meta.code.qual",
+        "Bit mask of warnings: " + "; ".join(f"{f.value} {f.name}" for f in FLAGS.values()),
+        0,
+    ),
     _c(
         "posterior",
         "list<float32>",
@@ -701,47 +749,6 @@ _TABLES = [
 
 #: Every table by name.
 TABLES: dict[str, TableSchema] = {t.name: t for t in _TABLES}
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One bit of the `flag` column."""
-
-    bit: int
-    name: str
-    words: str
-
-    @property
-    def value(self) -> int:
-        """The bit's value, 2**bit."""
-        return 1 << self.bit
-
-
-#: Bits of the `flag` column, by name.
-FLAGS: dict[str, Flag] = {
-    f.name: f
-    for f in (
-        Flag(0, "too_few_galaxies", "fewer than 4 galaxies in the window: no mass"),
-        Flag(1, "degenerate", "galaxies all in one plane, line or point: no mass"),
-        Flag(
-            2, "below_calibrated_range", "point estimate below every calibrated mock: no posterior"
-        ),
-        Flag(
-            3, "above_calibrated_range", "point estimate above every calibrated mock: no posterior"
-        ),
-        Flag(
-            4,
-            "posterior_at_edge",
-            "over 16 % of the posterior lies within one kernel width of an edge of the prior",
-        ),
-        Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
-        Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
-        Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),
-        Flag(
-            8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
-        ),
-    )
-}
 
 
 def flag_words(value: int) -> str:

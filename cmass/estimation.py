@@ -87,6 +87,12 @@ def estimate_files(
         What was written: table `masses`.
     """
     formats.format_of(out)
+    for path in (clusters, galaxies):
+        if path.exists() and out.exists() and path.samefile(out):
+            raise InputError(
+                "the masses would overwrite their own input", file=out,
+                remedy="Choose another file for --out",
+            )  # fmt: skip
     names = dict(columns or {})
     tables = []
     for path, needed in ((clusters, _CLUSTER_COLUMNS), (galaxies, _GALAXY_COLUMNS)):
@@ -105,6 +111,9 @@ def estimate_files(
         table = formats.rename(table, here, path)
         formats.require(table, needed, "clusters" if path == clusters else "galaxies", path)
         renamed.append(table)
+    for (path, _, _), table in zip(tables, renamed, strict=True):
+        if not table.num_rows:
+            raise InputError("the table has no rows", file=path)
     bundle = model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
     masses = _estimate(renamed[0], renamed[1], bundle)
     formats.write(out, masses)
@@ -167,6 +176,11 @@ def _estimate(
     ra_g, dec_g, z_g = (_numbers(galaxies, n, "galaxies") for n in ("ra", "dec", "z"))
     # A galaxy nearer than the Hubble flow may have a small blueshift.
     usable = _allowed("ra", ra_g) & _allowed("dec", dec_g) & np.isfinite(z_g) & (np.abs(z_g) < 2)
+    if usable.size and not usable.any():
+        raise InputError(
+            "no galaxy has a usable ra, dec and z", column="ra, dec, z", value=float(z_g[0]),
+            remedy="ra and dec are in degrees, z is a redshift (not km/s); --column names others",
+        )  # fmt: skip
     if not usable.all():
         log.warning(
             "%d of %d galaxies left out: ra, dec or z is missing or impossible (first: row %d)",

@@ -73,7 +73,8 @@ def point_estimates(
 
     window, voxels = bundle.window, bundle.voxels
     counts = np.diff(sample.offsets)
-    flag[counts < window.n_galaxies_min] |= FLAGS["too_few_galaxies"].value
+    bad = (flag & FLAGS["bad_input"].value) != 0
+    flag[(counts < window.n_galaxies_min) & ~bad] |= FLAGS["too_few_galaxies"].value
     stop = sum(FLAGS[name].value for name in _NO_MASS)
     rows = np.flatnonzero((flag & stop) == 0)
     out = np.full(len(counts), np.nan)

@@ -374,7 +374,8 @@ def _explain(error: ValidationError, source: str) -> ParameterError:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             lines.append(f"{name}: no such parameter{hint}")
         else:
-            lines.append(f"{name}: {item['msg']} (value {item['input']!r})")
+            value = "" if isinstance(item["input"], dict) else f" (value {item['input']!r})"
+            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{value}")
     return ParameterError(f"{source}: " + "\n  ".join(lines))
 
 
@@ -420,12 +421,13 @@ def load_params(
         name = unknown[0] if unknown else chosen
         raise ParameterError(f"{source}: no profile {name!r}; choose from {', '.join(PROFILES)}")
     # Every profile is checked, so that a slip in one is found before that one is run.
-    for name in (*(p for p in profiles if p != chosen), chosen):
+    checked = {}
+    for name in (chosen, *(p for p in profiles if p != chosen)):
         merged = _merge(values, profiles.get(name) or {}) | {"profile": name}
         merged |= {key: value for key, value in overrides.items() if value is not None}
         try:
-            params = Params.model_validate(merged)
+            checked[name] = Params.model_validate(merged)
         except ValidationError as error:
-            where = f"{source}, profile {name}" if name in profiles else str(source)
+            where = str(source) if name == chosen else f"{source}, profile {name}"
             raise _explain(error, where) from error
-    return params
+    return checked[chosen]

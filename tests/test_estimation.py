@@ -222,3 +222,18 @@ def test_package_offers_estimate_and_voxels_without_loading_them():
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_that_give_nothing_are_errors_and_inputs_are_safe(tmp_path, tiny_bundle):
+    clusters, galaxies = tmp_path / "clusters.csv", tmp_path / "galaxies.csv"
+    clusters.write_text("cluster_id,ra,dec,z\nA,10,20,0.05\n")
+    galaxies.write_text("ra,dec,z\n10,20,15000\n10.1,20,15100\n")
+    with pytest.raises(InputError, match="no galaxy has a usable.*15000.*not km/s"):
+        estimation.estimate_files(clusters, galaxies, tmp_path / "out.csv", model=tiny_bundle)
+    with pytest.raises(InputError, match="overwrite their own input"):
+        estimation.estimate_files(clusters, galaxies, clusters, model=tiny_bundle)
+    galaxies.write_text("ra,dec,z\n")
+    with pytest.raises(InputError, match="no rows.*galaxies.csv"):
+        estimation.estimate_files(clusters, galaxies, tmp_path / "out.csv", model=tiny_bundle)
+    assert clusters.read_text().startswith("cluster_id")
+    assert not (tmp_path / "out.csv").exists()

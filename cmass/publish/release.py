@@ -350,6 +350,7 @@ def _point_latest(releases: Path, version: str) -> None:
     temporary.symlink_to(version)
     os.replace(temporary, latest)
     _flush_folder(releases)
+    _log.info("latest is now %s", version)
 
 
 def _remember(workspace: Workspace, folder: Path) -> None:
