@@ -239,6 +239,20 @@ class MockParams(_Section):
     haloes_per_shard: int = _f(250, "haloes in one shard file", ge=1)
 
 
+class PopulationParams(_Section):
+    """Windows as a survey would find them, to compare the mocks with the sky."""
+
+    log10_m200c_min: float = _f(13.0, "lowest mass, log10 Msun/h: well below what is catalogued")
+    log10_m200c_max: float = _f(15.3, "highest mass, log10 Msun/h")
+    n_windows: int = _f(3000, "windows, one halo each, flat in log mass", ge=20)
+
+    @model_validator(mode="after")
+    def _masses_ascend(self) -> PopulationParams:
+        if self.log10_m200c_min >= self.log10_m200c_max:
+            raise ValueError("log10_m200c_min must be smaller than log10_m200c_max")
+        return self
+
+
 class SplitParams(_Section):
     """Sets of mock clusters, split by halo."""
 
@@ -315,6 +329,7 @@ class Params(_Section):
     ingest: IngestParams = IngestParams()
     select: SelectParams = SelectParams()
     mock: MockParams = MockParams()
+    population: PopulationParams = PopulationParams()
     split: SplitParams = SplitParams()
     voxels: VoxelParams = VoxelParams()
     train: TrainParams = TrainParams()

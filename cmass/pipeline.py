@@ -117,6 +117,15 @@ STEPS: tuple[Step, ...] = (
         sources=("mock", "cosmology.py", "mass_function.py", "seeds.py"),
     ),
     Step(
+        "population",
+        "cmass.mock.population:run",
+        "Simulate the windows that a survey would find, for comparison with the sky.",
+        sections=("seed", "cosmology", "window", "mock", "population"),
+        inputs=lambda w: (),
+        outputs=lambda w: (w.population,),
+        sources=("mock", "cosmology.py", "mass_function.py", "seeds.py"),
+    ),
+    Step(
         "split",
         "cmass.split:run",
         "Divide the mock clusters by halo: train, validation, test, evaluation.",
@@ -182,7 +191,7 @@ STEPS: tuple[Step, ...] = (
         "Write the release: catalogue, database, report, model card, checksums.",
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
-            "split", "voxels", "train", "posterior", "evaluate", "infer", "publish",
+            "population", "split", "voxels", "train", "posterior", "evaluate", "infer", "publish",
         ),
         inputs=lambda w: (
             w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,

@@ -51,6 +51,11 @@ class Workspace:
         return self.home / "mock"
 
     @property
+    def population(self) -> Path:
+        """population: folders clusters/ and galaxies/ of shards."""
+        return self.home / "population"
+
+    @property
     def split(self) -> Path:
         """split: split.parquet."""
         return self.home / "split"

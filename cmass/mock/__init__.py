@@ -104,9 +104,22 @@ def make_shard(folder: Path, shard: Shard) -> None:
     write_table(galaxies_file, make_table("mock_galaxies", galaxy_columns), "mock_galaxies")
 
 
-def run(workspace: Workspace, params: Params) -> None:
-    """Make the mock catalogue: ``mock/clusters`` and ``mock/galaxies``, in shards."""
-    plans = plan_haloes(params)
+def observe_plans(
+    plans: list[HaloPlan], folder: Path, params: Params, sections: tuple[str, ...], description: str
+) -> None:
+    """Observe all haloes of `plans` in shards: ``clusters`` and ``galaxies`` below `folder`.
+
+    Parameters
+    ----------
+    plans : list of HaloPlan
+    folder : Path
+        The product's final folder.
+    params : Params
+    sections : tuple of str
+        Parameters that the product depends on: what is half made is kept only if they are the same.
+    description : str
+        Label of the progress bar.
+    """
     size = params.mock.haloes_per_shard
     shards = [
         Shard(
@@ -116,11 +129,15 @@ def run(workspace: Workspace, params: Params) -> None:
         )
         for number, start in enumerate(range(0, len(plans), size))
     ]
-    digest = digest_of(
-        {name: params.model_dump(mode="json")[name] for name in SECTIONS}, source_digest("mock")
-    )
+    values = params.model_dump(mode="json")
+    digest = digest_of({name: values[name] for name in sections}, source_digest("mock"))
     run_shards(
-        make_shard, shards, workspace.mock, digest=digest, workers=params.workers,
-        description="mock",
-    )  # fmt: skip
+        make_shard, shards, folder, digest=digest, workers=params.workers, description=description
+    )
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Make the mock catalogue: ``mock/clusters`` and ``mock/galaxies``, in shards."""
+    plans = plan_haloes(params)
+    observe_plans(plans, workspace.mock, params, SECTIONS, "mock")
     log.info("mock: %d windows of %d haloes", params.mock.haloes.n_windows, len(plans))
