@@ -181,7 +181,34 @@ def _step_command(one: Step) -> Callable[..., None]:
     return command
 
 
-_EXAMPLES = {"ingest": "cmass ingest --survey sdss --mirror ../shared/data"}
+def _evaluate_command() -> Callable[..., None]:
+    def command(
+        what: Annotated[
+            Literal["mocks", "realism"],
+            typer.Argument(
+                help="mocks: how good the masses are; realism: do the mocks look like the survey?"
+            ),
+        ] = "mocks",
+        profile: Profile = None,
+        survey: Survey = None,
+        mirror: Mirror = None,
+        params: ParamsFile = None,
+        data: Data = DATA,
+        force: Force = False,
+        debug: Debug = False,
+    ) -> None:
+        from cmass.pipeline import run_step
+
+        workspace, values = _resolve(profile, survey, mirror, params, data)
+        run_step("evaluate" if what == "mocks" else what, workspace, values, force=force)
+
+    return command
+
+
+_EXAMPLES = {
+    "ingest": "cmass ingest --survey sdss --mirror ../shared/data",
+    "evaluate": "cmass evaluate; cmass evaluate realism --survey sdss",
+}
 
 
 @app.command(
@@ -214,7 +241,7 @@ for _step in STEPS:
     _example = _EXAMPLES.get(_step.name, f"cmass {_step.name} --profile smoke")
     app.command(
         _step.name, help=_step.summary, epilog=f"Example: [bold]{_example}[/bold]\n\n{EXIT_CODES}"
-    )(_guarded(_step_command(_step)))
+    )(_guarded(_evaluate_command() if _step.name == "evaluate" else _step_command(_step)))
 
 
 def _show_summary(workspace: Workspace) -> None:

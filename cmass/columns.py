@@ -436,6 +436,37 @@ _COLUMNS = [
     _c("error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
     _c("paper_value", "float64", "", "stat.value", "The paper's number, if any", nullable=True),
     _c("unit", "string", "", "meta.unit", "Unit of the number"),
+    # --- mocks beside the sky
+    _c("statistic", "string", "", "meta.id", "Name of the statistic"),
+    _c(
+        "coordinate_low",
+        "float64",
+        "",
+        "stat.value;stat.min",
+        "Lower edge of the bin, in the statistic's own coordinate",
+    ),
+    _c(
+        "coordinate_high",
+        "float64",
+        "",
+        "stat.value;stat.max",
+        "Upper edge of the bin; missing where it is open",
+        nullable=True,
+    ),
+    _c("real", "float64", "", "stat.value", "The survey's value", nullable=True),
+    _c("real_error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
+    _c("mock", "float64", "", "stat.value", "Value of the matched mocks", nullable=True),
+    _c("mock_error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
+    _c("ratio", "float64", "", "stat.value;arith.ratio", "Mock over real", nullable=True),
+    _c(
+        "agrees",
+        "bool",
+        "",
+        "meta.code",
+        "The ratio is one within its error or 10 %, whichever is larger",
+        nullable=True,
+    ),
+    _c("half", "string", "", "meta.id", "Half of the clusters by number: even or odd"),
     # --- data behind figures
     _c(
         "level",
@@ -743,6 +774,13 @@ _TABLES = [
         "mass_function",
         "Number density of clusters at one mass, by one estimator",
         "log10_m200c estimator density_h3_mpc3_dex density_low density_high",
+    ),
+    _table(
+        "realism",
+        "One bin of one statistic of the survey's windows beside matched mocks",
+        "statistic bin coordinate_low coordinate_high unit real real_error mock mock_error ratio "
+        "agrees half",
+        "half statistic bin",
     ),
     _table("provenance", "One statement on where a product comes from", "item property text"),
 ]

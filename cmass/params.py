@@ -300,6 +300,16 @@ class EvaluateParams(_Section):
     aperture_mpc_h: float = _f(1.0, "projected radius of the sigma-M estimate, proper Mpc/h", gt=0)
 
 
+class RealismParams(_Section):
+    """Mocks beside the survey, statistic by statistic."""
+
+    mass_bin_dex: float = _f(0.2, "bins of proxy mass in which mocks match the survey, dex", gt=0)
+    distance_bins: int = _f(5, "bins of distance in which they match", ge=1)
+    agreement: float = _f(0.10, "relative difference that agrees whatever the error", ge=0)
+    bootstrap_rounds: int = _f(200, "resamples behind the errors", ge=10)
+    permutations: int = _f(300, "shuffles behind the tests of the network's features", ge=20)
+
+
 class InferParams(_Section):
     """Masses of a survey's clusters."""
 
@@ -336,6 +346,7 @@ class Params(_Section):
     posterior: PosteriorParams = PosteriorParams()
     evaluate: EvaluateParams = EvaluateParams()
     infer: InferParams = InferParams()
+    realism: RealismParams = RealismParams()
     publish: PublishParams = PublishParams()
 
     @model_validator(mode="after")

@@ -171,7 +171,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "cosmology", "window", "voxels", "posterior", "evaluate"),
         inputs=lambda w: (w.voxels / "evaluation", w.mock, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
+        sources=("evaluate/__init__.py", "evaluate/metrics.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
     ),
     Step(
         "infer",
@@ -186,16 +186,30 @@ STEPS: tuple[Step, ...] = (
         per_survey=True,
     ),
     Step(
+        "realism",
+        "cmass.evaluate.realism:run",
+        "Compare the windows of the survey's clusters with those of the mocks.",
+        sections=(
+            "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
+            "evaluate.clip_sigma", "evaluate.aperture_mpc_h", "realism",
+        ),
+        inputs=lambda w: (w.selected, w.population, w.model / _WEIGHTS),
+        outputs=lambda w: (w.realism,),
+        sources=("evaluate/realism", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        per_survey=True,
+    ),
+    Step(
         "publish",
         "cmass.publish:run",
         "Write the release: catalogue, database, report, model card, checksums.",
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
-            "population", "split", "voxels", "train", "posterior", "evaluate", "infer", "publish",
+            "population", "split", "voxels", "train", "posterior", "evaluate", "infer", "realism",
+            "publish",
         ),
         inputs=lambda w: (
             w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,
-            w.evaluation, w.masses,
+            w.evaluation, w.masses, w.realism,
         ),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
         sources=("publish",),

@@ -86,6 +86,11 @@ class Workspace:
         return self.home / self.survey / "masses"
 
     @property
+    def realism(self) -> Path:
+        """realism: realism.parquet, mocks beside the survey, and metrics.json."""
+        return self.home / self.survey / "realism"
+
+    @property
     def receipt(self) -> Path:
         """publish: which release this survey's products became, with checksums."""
         return self.home / self.survey / "release.json"

@@ -311,3 +311,23 @@ def test_a_reader_that_closes_early_is_no_error(release):
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------ evaluate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [(("evaluate",), "evaluate"), (("evaluate", "mocks"), "evaluate"),
+     (("evaluate", "realism"), "realism"), (("realism",), "realism")],
+)  # fmt: skip
+def test_evaluate_judges_mocks_or_their_realism(call, seen, arguments, step):
+    assert call(*arguments, "--force").exit_code == 0
+    assert (seen["name"], seen["force"]) == (step, True)
+
+
+def test_evaluate_knows_nothing_else(call, seen):
+    done = call("evaluate", "colours")
+    assert done.exit_code == 2
+    assert "realism" in done.output
+    assert not seen

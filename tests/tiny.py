@@ -43,11 +43,9 @@ def window(log10_m: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     return np.vstack([members, field]), n
 
 
-def mock_catalogue(workspace: Workspace, params: Params) -> None:
-    """Write mock/ and split/ with synthetic windows; two sight lines a halo."""
-    rng = np.random.default_rng(11)
-    total = N_TRAIN + N_TEST + N_EVALUATION
-    true = np.repeat(rng.uniform(13.6, 15.0, total // 2), 2)
+def mock_windows(folder: Path, params: Params, true: np.ndarray, rng: np.random.Generator):
+    """Write tables of mocks of given masses to `folder`; two sight lines a halo."""
+    total = len(true)
     z = rng.uniform(0.02, 0.08, total)
     cosmology = from_params(params.cosmology)
     clouds, members = zip(*(window(m, rng) for m in true), strict=True)
@@ -77,7 +75,17 @@ def mock_catalogue(workspace: Workspace, params: Params) -> None:
     }  # fmt: skip
     for name, columns in (("clusters", clusters), ("galaxies", galaxies)):
         table = make_table(f"mock_{name}", columns)
-        write_table(workspace.mock / name / "shard-00000.parquet", table, f"mock_{name}")
+        write_table(folder / name / "shard-00000.parquet", table, f"mock_{name}")
+    return ids, halo
+
+
+def mock_catalogue(workspace: Workspace, params: Params) -> None:
+    """Write mock/, population/ and split/ with synthetic windows; two sight lines a halo."""
+    rng = np.random.default_rng(11)
+    total = N_TRAIN + N_TEST + N_EVALUATION
+    true = np.repeat(rng.uniform(13.6, 15.0, total // 2), 2)
+    ids, halo = mock_windows(workspace.mock, params, true, rng)
+    mock_windows(workspace.population, params, rng.uniform(13.6, 15.0, 300), rng)
     sets = ["train"] * N_TRAIN + ["test"] * N_TEST + ["evaluation"] * N_EVALUATION
     sets[:20] = ["validation"] * 20
     split = make_table("split", {"cluster_id": ids, "halo_id": halo, "set": sets})
@@ -172,6 +180,7 @@ def survey(workspace: Workspace, params: Params, n: int = 30) -> pa.Table:
 def finished_run(root: Path) -> tuple[Workspace, Params]:
     """A workspace with every product up to infer."""
     from cmass import evaluate, infer, posterior, voxels
+    from cmass.evaluate import realism
 
     params = tiny_params()
     workspace = Workspace(root, "smoke", "embedded")
@@ -182,4 +191,5 @@ def finished_run(root: Path) -> tuple[Workspace, Params]:
     evaluate.run(workspace, params)
     survey(workspace, params)
     infer.run(workspace, params)
+    realism.run(workspace, params)
     return workspace, params
