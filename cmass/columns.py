@@ -25,7 +25,7 @@ class Column:
         contract fixes.
     type : str
         Arrow type by name: ``string``, ``bool``, ``int8`` to ``int64``,
-        ``float32``, ``float64`` or ``list<float32>``.
+        ``float32``, ``float64``, ``list<float32>`` or ``map<string,float64>``.
     unit : str
         Unit in VOUnit notation, empty for none. ``Mpc/h`` and ``Msun/h`` carry h⁻¹.
     ucd : str
@@ -57,7 +57,11 @@ class Column:
         """Arrow field with unit, UCD and description in its metadata."""
         import pyarrow as pa
 
-        types = {"list<float32>": pa.list_(pa.float32()), "bool": pa.bool_()}
+        types = {
+            "bool": pa.bool_(),
+            "list<float32>": pa.list_(pa.float32()),
+            "map<string,float64>": pa.map_(pa.string(), pa.float64()),
+        }
         kind = types.get(self.type) or getattr(pa, self.type)()
         metadata = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
         return pa.field(self.name, kind, nullable=self.nullable, metadata=metadata)
@@ -370,33 +374,13 @@ _COLUMNS = [
         nullable=True,
     ),
     # --- nuisance parameters drawn per mock halo
-    _c("neighbour_bias", "float32", "", "stat.param", "Drawn amplitude of neighbour clustering", 0),
-    _c("field_density", "float32", "", "stat.param", "Drawn amplitude of the uniform field", 0),
     _c(
-        "substructure_fraction",
-        "float32",
+        "nuisance",
+        "map<string,float64>",
         "",
         "stat.param",
-        "Drawn fraction of members that move in subgroups",
-        0,
-        1,
-    ),
-    _c("infall_amplitude", "float32", "", "stat.param", "Drawn amplitude of the infall", 0),
-    _c(
-        "concentration_ratio",
-        "float32",
-        "",
-        "stat.param",
-        "Drawn concentration of galaxies over that of dark matter",
-        0,
-    ),
-    _c(
-        "offcentre_mpc_h",
-        "float32",
-        "Mpc/h",
-        "pos.angDistance",
-        "Drawn offset of the adopted centre, per axis",
-        0,
+        "Parameters of the simulator drawn for this halo, by dotted name below mock",
+        nullable=True,
     ),
     # --- sets and voxels
     _c("set", "string", "", "meta.code.class", "train, validation, test or evaluation"),
@@ -711,9 +695,7 @@ _TABLES = [
         "mock_clusters",
         "One mock observation of a simulated halo along one sight line",
         "cluster_id halo_id sight_line z distance_mpc_h log10_m200c_true r200c_mpc_h v200c_km_s "
-        "n_galaxies n_members contaminant_mass_ratio contaminant_distance neighbour_bias "
-        "field_density substructure_fraction infall_amplitude concentration_ratio offcentre_mpc_h "
-        "flag",
+        "n_galaxies n_members contaminant_mass_ratio contaminant_distance nuisance flag",
         "cluster_id",
     ),
     _table(

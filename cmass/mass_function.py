@@ -60,3 +60,24 @@ def halo_bias(log10_m200c: ArrayLike, z: float, parameters: CosmologyParams) -> 
     _with_current(parameters)
     m = 10 ** np.asarray(log10_m200c, float)
     return np.asarray(bias.haloBias(m, z, mdef="200c", model="tinker10"))
+
+
+def matter_power(k_h_mpc: ArrayLike, z: float, parameters: CosmologyParams) -> Array:
+    """Linear power spectrum of matter (Eisenstein & Hu 1998).
+
+    Parameters
+    ----------
+    k_h_mpc : array_like
+        Comoving wave numbers, h/Mpc, any shape.
+    z : float
+        Redshift.
+    parameters : CosmologyParams
+
+    Returns
+    -------
+    ndarray
+        h⁻³ Mpc³, shape of `k_h_mpc`.
+    """
+    k = np.asarray(k_h_mpc, float)
+    power = _colossus(parameters).matterPowerSpectrum(k.ravel(), z, model="eisenstein98")
+    return np.asarray(power).reshape(k.shape)

@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmass.errors import ParameterError
 
 PROFILES = ("smoke", "standard", "paper")
 Survey = Literal["embedded", "sdss"]
-
-
-def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] > limits[1]:
-        raise ValueError("the lowest value comes first")
-    return limits
-
-
-#: Lowest and highest value of something drawn.
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class _Section(BaseModel):
@@ -138,30 +128,46 @@ class HaloParams(_Section):
 class GalaxyParams(_Section):
     """Galaxies in haloes by a conditional luminosity function."""
 
-    flux_limit_mag: float = _f(
-        17.6, "limit in apparent r, matched to SDSS counts (paper: 18.0 for SAG; SDSS: 17.77)"
+    flux_limit_mag: float = _f(17.77, "limit in apparent r (SDSS main: 17.77; paper, SAG: 18.0)")
+    completeness: float = _f(0.95, "random part of galaxies with a redshift", gt=0, le=1)
+    completeness_slope_per_mag: float = _f(
+        0.0, "loss of completeness per magnitude brighter than 15 (blends, saturation)", ge=0, le=1
     )
-    completeness: float = _f(0.92, "random part of galaxies with a redshift", gt=0, le=1)
     magnitude_max: float = _f(-15.0, "faintest absolute r, M - 5 log10 h")
-    schechter_phi: float = _f(0.0149, "field, h^3 Mpc^-3 (Blanton+2003)", gt=0)
-    schechter_m_star: float = _f(-20.44, "field, M*_r - 5 log10 h at z = 0.1 (Blanton+2003)")
-    schechter_alpha: float = _f(-1.05, "field, faint slope (Blanton+2003)", gt=-2)
+    schechter_phi: float = _f(0.0149, "all galaxies, h^3 Mpc^-3 (Blanton+2003)", gt=0)
+    schechter_m_star: float = _f(-20.44, "M*_r - 5 log10 h at z = 0.1 (Blanton+2003)")
+    schechter_alpha: float = _f(-1.05, "faint slope (Blanton+2003)", gt=-2)
     k_slope: float = _f(0.9, "K-correction: slope in (z - 0.1), mag")
-    k_constant: float = _f(-0.1, "K-correction at z = 0.1, mag")
+    k_constant: float = _f(-0.1, "K-correction at z = 0.1, mag (-2.5 log10 1.1)")
     evolution: float = _f(1.62, "brightening with redshift, mag per unit z (Blanton+2003)")
     mass_shift_dex: float = _f(0.12, "log10 M180m - log10 M200c, for Yang+2008 relations")
-    central_log10_l0: float = _f(9.935, "central luminosity, log10 Lsun/h^2 (Yang+2008)")
-    central_log10_m1: float = _f(11.07, "central luminosity: knee, log10 Msun/h (Yang+2008)")
-    central_slope_low: float = _f(3.27, "central luminosity: slope below the knee (Yang+2008)")
-    central_slope_high: float = _f(0.255, "central luminosity: slope above the knee (Yang+2008)")
-    central_scatter_dex: float = _f(0.143, "scatter of log10 L of centrals (Cacciato+2009)", ge=0)
+    central_log10_l0: float = _f(
+        9.968, "central luminosity, log10 Lsun/h^2, fitted to Blanton+2003 (Yang+2008: 9.935)"
+    )
+    central_log10_m1: float = _f(
+        11.335, "central luminosity: knee, log10 Msun/h, fitted (Yang+2008: 11.07)"
+    )
+    central_slope_low: float = _f(
+        3.276, "central luminosity: slope below the knee, fitted (Yang+2008: 3.27)"
+    )
+    central_slope_high: float = _f(
+        0.23, "central luminosity: slope above the knee, fitted (Yang+2008: 0.255)"
+    )
+    central_log10_m2: float = _f(13.3, "central luminosity: clusters begin, log10 Msun/h")
+    central_slope_cluster: float = _f(
+        0.39, "central luminosity: slope in clusters (SPEC section 3)"
+    )
+    central_scatter_dex: float = _f(0.15, "scatter of log10 L of centrals (Yang+2008: 0.15)", ge=0)
     satellite_log10_norm: float = _f(-0.766, "satellites: log10 phi* at 10^12 (Cacciato+2009)")
     satellite_norm_slope: float = _f(1.008, "satellites: slope of log10 phi* (Cacciato+2009)")
     satellite_norm_curvature: float = _f(
         -0.07, "satellites: curvature, matched to SDSS counts (Cacciato+2009: -0.094)"
     )
     satellite_alpha: float = _f(-1.1, "satellites: faint slope (Yang+2008, massive haloes)", gt=-2)
-    satellite_l_ratio: float = _f(0.562, "satellites: L* over the central's (Yang+2008)", gt=0)
+    satellite_log10_l_star: float = _f(
+        10.46, "satellites: log10 L* at 10^14 Msun/h, Lsun/h^2 (Yang+2008: 0.562 of the central's)"
+    )
+    satellite_l_slope: float = _f(0.255, "satellites: slope of log10 L* with log mass (Yang+2008)")
     satellite_amplitude: float = _f(0.85, "factor on the number of satellites, calibrated", ge=0)
     richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
 
@@ -172,59 +178,87 @@ class MemberParams(_Section):
     concentration_14: float = _f(6.0, "dark-matter concentration at 10^14 Msun/h (Duffy+2008-like)")
     concentration_slope: float = _f(-0.09, "its slope with log mass")
     concentration_scatter_dex: float = _f(0.13, "its scatter, dex (Bullock+2001)", ge=0)
-    concentration_ratio: Range = _f((0.6, 1.2), "galaxies over dark matter, drawn per halo")
-    extent_r200: float = _f(1.4, "outer edge of members, R200c", ge=1)
+    concentration_ratio: float = _f(
+        0.9, "concentration of galaxies over that of dark matter (Budzynski+2012: about half)", gt=0
+    )
+    extent_r200: float = _f(1.4, "outer edge of members, R200c (splashback: More+2015)", ge=1)
     outflow_fraction: float = _f(
         0.3, "part of the galaxies beyond R200c on their way out", ge=0, le=1
     )
     axis_ratio_mean: tuple[float, float] = _f((0.80, 0.65), "mean b/a and c/a (Jing & Suto 2002)")
     axis_ratio_scatter: float = _f(0.08, "scatter of the axis ratios", ge=0)
-    anisotropy: bool = _f(True, "Mamon-Lokas anisotropy with r_a = r_-2; otherwise isotropic")
     axis_ratio_min: float = _f(0.3, "smallest axis ratio", gt=0, le=1)
+    anisotropy: bool = _f(True, "Mamon-Lokas anisotropy with r_a = r_-2; otherwise isotropic")
     velocity_bias: float = _f(
-        1.0,
+        0.985,
         "galaxies over the Jeans solution in velocity (sigma(10^14.5) = 740-765 km/s: GCMRP)",
         gt=0,
     )
     velocity_scatter: float = _f(0.05, "scatter of ln sigma at fixed mass", ge=0)
-    substructure_fraction: Range = _f((0.1, 0.6), "members in subgroups, drawn per halo")
+    substructure_fraction: float = _f(0.35, "part of the members in subgroups", ge=0, le=1)
     substructure_size: float = _f(8.0, "mean number of galaxies in a subgroup", gt=1)
     substructure_radius_r200: float = _f(0.15, "rms radius of a subgroup, R200c", gt=0)
     substructure_dispersion_v200: float = _f(0.2, "velocity dispersion in a subgroup, V200c", gt=0)
 
 
 class EnvironmentParams(_Section):
-    """What surrounds the halo: neighbours, infall, field."""
+    """What surrounds the halo: neighbours, infall, large-scale structure, field."""
 
     radius_mpc_h: float = _f(40.0, "radius of the simulated surroundings, comoving Mpc/h", gt=10)
     log10_m200c_min: float = _f(11.5, "least massive neighbour, log10 Msun/h")
     correlation_length_mpc_h: float = _f(5.0, "matter correlation length, comoving Mpc/h", gt=0)
     correlation_slope: float = _f(1.8, "slope of the correlation function", gt=0, lt=3)
     correlation_max_mpc_h: float = _f(25.0, "end of the correlation, comoving Mpc/h", gt=0)
-    neighbour_bias: Range = _f((0.6, 1.4), "amplitude of neighbour clustering, drawn per halo")
+    neighbour_bias: float = _f(1.0, "factor on the clustering of neighbours b_c b_h xi", ge=0)
     exclusion_r200: float = _f(0.3, "exclusion: R200c of the halo + this x R200c of the neighbour")
-    neighbour_dispersion_v200: float = _f(
-        0.65, "1D dispersion of satellites in neighbours, V200c (isotropic NFW, c = 5 to 10)", gt=0
+    structure_amplitude: float = _f(
+        1.0, "factor on the linear overdensity in which background and flows are drawn", ge=0
     )
-    infall_amplitude: Range = _f((0.7, 1.3), "amplitude of infall and dispersion, drawn per halo")
+    structure_smoothing_mpc_h: float = _f(
+        3.0, "Gaussian smoothing of that overdensity, comoving Mpc/h", gt=0
+    )
+    structure_cells: int = _f(32, "cells per side of its grid", ge=8)
+    flow: float = _f(1.0, "factor on the coherent bulk motions of linear theory", ge=0)
+    filaments: float = _f(3.0, "mean number of filaments that end in a halo (Colberg+2005)", ge=0)
+    filament_fraction: float = _f(
+        0.5, "part of the clustered neighbours in filaments (Colberg+2005)", ge=0, le=1
+    )
+    filament_width_mpc_h: float = _f(
+        1.5, "rms distance from the filament's axis per direction, comoving Mpc/h (Colberg+2005)",
+        gt=0,
+    )  # fmt: skip
+    infall_amplitude: float = _f(1.0, "factor on infall and on its dispersion", ge=0)
     turnaround_r200: float = _f(3.5, "turnaround, R200c: galaxies inside count as infalling", gt=1)
-    infall_v200: float = _f(0.8, "mean infall at R200c, V200c")
+    infall_v200: float = _f(0.8, "mean infall at R200c, V200c", ge=0)
     infall_slope: float = _f(-0.42, "slope of the mean infall with radius")
     infall_scale_r200: float = _f(18.0, "exponential end of the infall, R200c", gt=0)
-    dispersion_km_s: float = _f(240.0, "1D dispersion of bulk motions far away, km/s", ge=0)
+    dispersion_km_s: float = _f(200.0, "1D random motion of haloes far away, km/s", ge=0)
     dispersion_v200: float = _f(0.25, "1D dispersion near the halo at R200c, V200c", ge=0)
-    field_density: Range = _f((0.7, 1.3), "amplitude of the uniform field, drawn per halo")
+    field_density: float = _f(1.0, "factor on galaxies outside resolved haloes", ge=0)
     field_bias: float = _f(0.8, "bias of field galaxies outside resolved haloes", ge=0)
 
 
 class ObserverParams(_Section):
     """What the observer does to the truth."""
 
-    offcentre_mpc_h: Range = _f(
-        (0.0, 0.15), "offset of the adopted centre per axis, drawn per halo"
+    centre_kernel_mpc_h: float = _f(
+        0.4,
+        "kernel on the sky of the finder's density peak, proper Mpc/h; 0: the true centre",
+        ge=0,
     )
-    centre_velocity_v200: float = _f(0.15, "error of the centre's velocity, V200c", ge=0)
+    centre_kernel_km_s: float = _f(700.0, "kernel in velocity of the finder's density peak", gt=0)
+    offcentre_mpc_h: float = _f(
+        0.06, "error of the centre beside the finder's, per axis, proper Mpc/h", ge=0
+    )
+    centre_velocity_v200: float = _f(0.15, "error of its velocity beside the finder's, V200c", ge=0)
     redshift_error_km_s: float = _f(30.0, "error of a galaxy's redshift, km/s", ge=0)
+    fibre_collision_arcsec: float = _f(
+        55.0, "least distance of two fibres (SDSS: 55); 0: none", ge=0
+    )
+    fibre_collision_recovered: float = _f(
+        0.35, "part of collided galaxies that other plates observe (Blanton+2005: about a third)",
+        ge=0, le=1,
+    )  # fmt: skip
 
 
 class MockParams(_Section):
@@ -235,8 +269,41 @@ class MockParams(_Section):
     members: MemberParams = MemberParams()
     environment: EnvironmentParams = EnvironmentParams()
     observer: ObserverParams = ObserverParams()
+    randomise_nuisance: bool = _f(True, "draw the parameters of `nuisance` anew for each halo")
+    nuisance: dict[str, float] = _f(
+        {
+            "environment.neighbour_bias": 0.4,
+            "environment.field_density": 0.3,
+            "environment.infall_amplitude": 0.3,
+            "members.substructure_fraction": 0.25,
+            "members.concentration_ratio": 0.3,
+            "observer.offcentre_mpc_h": 0.04,
+        },
+        "half width of the range, about its value, that a parameter is drawn from per halo",
+    )
     snapshot_redshift: float = _f(0.06, "redshift of the simulated haloes", ge=0, lt=1)
     haloes_per_shard: int = _f(250, "haloes in one shard file", ge=1)
+
+    @model_validator(mode="after")
+    def _nuisance_is_possible(self) -> MockParams:
+        """Both ends of every range are allowed values of the parameter."""
+        for name, half_width in self.nuisance.items():
+            section_name, _, field = name.partition(".")
+            section = getattr(self, section_name, None)
+            value = getattr(section, field, None)
+            if not isinstance(section, _Section) or not isinstance(value, float):
+                raise ValueError(f"nuisance.{name}: no such parameter, or not a number")
+            if half_width < 0:
+                raise ValueError(f"nuisance.{name}: the half width is negative ({half_width})")
+            for end in (value - half_width, value + half_width) if value else ():
+                try:
+                    type(section).model_validate(section.model_dump() | {field: end})
+                except ValidationError as error:
+                    raise ValueError(
+                        f"nuisance.{name}: {value} ± {half_width} reaches {end:g}, which is not "
+                        f"allowed ({error.errors()[0]['msg']})"
+                    ) from None
+        return self
 
 
 class PopulationParams(_Section):

@@ -160,7 +160,12 @@ def test_an_empty_file_means_defaults(tmp_path):
             "profile paper: splitt.*did you mean 'split'",
         ),
         ("    split: {train: 17000", "    split: {trainn: 17000", "profile paper: split.trainn"),
-        ("neighbour_bias: [0.6, 1.4]", "neighbour_bias: [1.4, 0.6]", "lowest value comes first"),
+        (
+            "environment.neighbour_bias: 0.4",
+            "environment.bias: 0.4",
+            "nuisance.environment.bias: no such",
+        ),
+        ("environment.neighbour_bias: 0.4", "environment.neighbour_bias: 1.4", "reaches -0.4"),
         ("log10_m200c_min: 13.5 ", "log10_m200c_min: 15.5 ", "must be smaller than"),
     ],
 )

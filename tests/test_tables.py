@@ -46,6 +46,10 @@ def values(column: Column) -> st.SearchStrategy:
         one = st.integers(low, top if column.maximum is None else int(column.maximum))
     elif column.type == "list<float32>":
         one = st.lists(st.floats(0, 1, width=32), max_size=4)
+    elif column.type == "map<string,float64>":
+        one = st.dictionaries(st.text(max_size=4), st.floats(0, 1), max_size=3).map(
+            lambda d: list(d.items())
+        )
     else:
         one = st.floats(
             column.minimum, column.maximum, allow_nan=False, allow_infinity=False,

@@ -10,6 +10,7 @@ import numpy as np
 
 from cmass import cosmology as background
 from cmass.columns import FLAGS
+from cmass.mock import nuisance
 from cmass.mock.haloes import HaloPlan, draw_distances, plan_haloes
 from cmass.mock.observer import observe
 from cmass.mock.sightlines import sight_lines
@@ -39,7 +40,9 @@ def observe_halo(
         The window's rows of `mock_galaxies`, one dict a sight line.
     """
     cosmology = background.from_params(params.cosmology)
-    window, mock = params.window, params.mock
+    window = params.window
+    mock, drawn = nuisance.draw(params.mock, params.seed, plan.halo_id)
+    params = params.model_copy(update={"mock": mock})
     distances = draw_distances(plan.halo_id, plan.n_sight_lines, params)
     field = simulate_halo(plan.halo_id, plan.log10_m200c, float(distances.min()), params)
     turn = generator(params.seed, "sight-lines", plan.halo_id)
@@ -70,7 +73,7 @@ def observe_halo(
                 "n_members": cone.inside_r200,
                 "contaminant_mass_ratio": cone.contaminant[0],
                 "contaminant_distance": cone.contaminant[1],
-                **field.nuisance,
+                "nuisance": list(drawn.items()),
                 "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
             }
         )

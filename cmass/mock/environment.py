@@ -1,13 +1,14 @@
 """What surrounds a halo: neighbouring haloes with galaxies of their own, and the field.
 
-The surroundings have two parts. The *background* is what any sphere of the
-universe holds on average: haloes and field galaxies, uniform. The *excess* is what
-clusters around the halo, with density b_halo b_neighbour ξ(r) above the mean.
-Neither part enters the halo itself (exclusion).
+The surroundings have two parts. The *background* is what any sphere of the universe holds: haloes
+and field galaxies that follow the large-scale structure (see `structure`). The *excess* is what
+clusters around the halo, with density b_halo b_neighbour ξ(r) above the mean, part of it in
+filaments that end in the halo. Neither part enters the halo itself (exclusion).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from cmass.cosmology import Cosmology
 from cmass.mock import kinematics, luminosity
 from cmass.mock.fields import Galaxies, Haloes
 from cmass.mock.members import Halo, infall_velocity, mean_concentration
+from cmass.mock.structure import Structure, draw_structure
 from cmass.params import CosmologyParams, EnvironmentParams, GalaxyParams, MemberParams
 
 Array = NDArray[np.float64]
@@ -27,78 +29,124 @@ _MASS_STEP_DEX = 0.05
 
 @lru_cache(maxsize=4)
 def _abundance(
-    environment: EnvironmentParams, cosmology: CosmologyParams, z: float
+    log10_m200c_min: float, cosmology: CosmologyParams, z: float
 ) -> tuple[Array, Array, Array]:
     """Mass bins: log10 M200c at the centre, comoving density (h³ Mpc⁻³), bias."""
-    log10_m = np.arange(environment.log10_m200c_min + _MASS_STEP_DEX / 2, 15.4, _MASS_STEP_DEX)
+    log10_m = np.arange(log10_m200c_min + _MASS_STEP_DEX / 2, 15.4, _MASS_STEP_DEX)
     density = hmf.mass_function(log10_m, z, cosmology) * _MASS_STEP_DEX
     return log10_m, density, hmf.halo_bias(log10_m, z, cosmology)
 
 
-def draw_neighbours(
-    halo: Halo,
-    environment: EnvironmentParams,
-    cosmology_parameters: CosmologyParams,
-    cosmology: Cosmology,
-    z: float,
-    nuisance: dict[str, float],
-    random: np.random.Generator,
-) -> Haloes:
-    """Draw the haloes around `halo`, out to ``environment.radius_mpc_h``.
+@dataclass(frozen=True)
+class Surroundings:
+    """The stage on which neighbours and field of one halo are drawn.
 
-    Background haloes are uniform; the excess follows b_c b_h ξ(r) times the
-    ``neighbour_bias`` drawn for this halo. No neighbour's centre lies within
-    R200c + ``exclusion_r200`` R200c of its own.
+    Attributes
+    ----------
+    halo : Halo
+    z : float
+        Redshift of the snapshot.
+    environment : EnvironmentParams
+        The values of this halo, see `nuisance.draw`.
+    cosmology_parameters : CosmologyParams
+    cosmology : Cosmology
+    structure : Structure
+    filaments : (k, 3)
+        Unit vectors towards the filaments that end in the halo.
     """
-    log10_m, density, bias = _abundance(environment, cosmology_parameters, z)
-    own_bias = float(np.interp(halo.log10_m200c, log10_m, bias))
-    r_neighbour = cosmology.r200c_mpc_h(10**log10_m, z) * (1 + z)
+
+    halo: Halo
+    z: float
+    environment: EnvironmentParams
+    cosmology_parameters: CosmologyParams
+    cosmology: Cosmology
+    structure: Structure
+    filaments: Array
+
+    def abundance(self) -> tuple[Array, Array, Array]:
+        """Mass bins of haloes: log10 M200c, comoving density (h³ Mpc⁻³), bias."""
+        return _abundance(self.environment.log10_m200c_min, self.cosmology_parameters, self.z)
+
+    def excess_integral(self, inner_mpc_h: Array | float) -> Array:
+        """∫ ξ dV from `inner_mpc_h` to the end of the correlation, Mpc³ h⁻³."""
+        e = self.environment
+        power = 3 - e.correlation_slope
+        amplitude = 4 * np.pi * e.correlation_length_mpc_h**e.correlation_slope / power
+        outer = e.correlation_max_mpc_h**power
+        return amplitude * np.maximum(outer - np.asarray(inner_mpc_h, float) ** power, 0)
+
+    def draw_excess(self, inner_mpc_h: Array, random: np.random.Generator) -> Array:
+        """Positions (N, 3) with density ξ(r) beyond `inner_mpc_h` (N,), Mpc/h, some in filaments."""
+        e = self.environment
+        power = 3 - e.correlation_slope
+        inner, outer = inner_mpc_h**power, e.correlation_max_mpc_h**power
+        r = (inner + random.random(len(inner)) * (outer - inner)) ** (1 / power)
+        direction = kinematics.isotropic_directions(len(r), random)
+        if len(self.filaments):
+            along = random.random(len(r)) < e.filament_fraction
+            axis = self.filaments[random.integers(0, len(self.filaments), along.sum())]
+            off_axis = e.filament_width_mpc_h * random.standard_normal(axis.shape)
+            beside = r[along, None] * axis + off_axis
+            direction[along] = beside / np.linalg.norm(beside, axis=1, keepdims=True)
+        return r[:, None] * direction
+
+    def own_bias(self) -> float:
+        """Bias of the halo times the drawn ``neighbour_bias``."""
+        log10_m, _, bias = self.abundance()
+        own = float(np.interp(self.halo.log10_m200c, log10_m, bias))
+        return self.environment.neighbour_bias * own
+
+
+def draw_surroundings(
+    halo: Halo, environment: EnvironmentParams, cosmology_parameters: CosmologyParams,
+    cosmology: Cosmology, z: float, random: np.random.Generator,
+) -> Surroundings:  # fmt: skip
+    """Draw large-scale structure and filaments around `halo`."""
+    structure = draw_structure(environment, cosmology_parameters, cosmology, z, random)
+    filaments = kinematics.isotropic_directions(int(random.poisson(environment.filaments)), random)
+    return Surroundings(halo, z, environment, cosmology_parameters, cosmology, structure, filaments)
+
+
+def draw_neighbours(around: Surroundings, random: np.random.Generator) -> Haloes:
+    """Draw the haloes around a halo, out to ``environment.radius_mpc_h``.
+
+    Background haloes follow the structure; the excess follows b_c b_h ξ(r) times
+    ``neighbour_bias``. No neighbour's centre lies within R200c + ``exclusion_r200`` R200c
+    of its own.
+    """
+    log10_m, density, bias = around.abundance()
+    halo, environment = around.halo, around.environment
+    r_neighbour = around.cosmology.r200c_mpc_h(10**log10_m, around.z) * (1 + around.z)
     exclusion = halo.r200_mpc_h + environment.exclusion_r200 * r_neighbour
-    power = 3 - environment.correlation_slope
-    r_end = environment.correlation_max_mpc_h
-    integral = (
-        4 * np.pi * environment.correlation_length_mpc_h**environment.correlation_slope / power
-    ) * np.maximum(r_end**power - exclusion**power, 0)
-    excess = nuisance["neighbour_bias"] * own_bias * bias * density * integral
-    n_excess = random.poisson(excess)
-    n_background = random.poisson(density * 4 / 3 * np.pi * environment.radius_mpc_h**3)
+    excess = around.own_bias() * bias * density * around.excess_integral(exclusion)
+    bins = np.repeat(np.arange(len(log10_m)), random.poisson(excess))
+    clustered = around.draw_excess(exclusion[bins], random)
+    background_bins, background = around.structure.draw_positions(density, bias, random)
+    outside = np.linalg.norm(background, axis=1) > exclusion[background_bins]
 
-    bins = np.repeat(np.arange(len(log10_m)), n_excess)
-    u = random.random(len(bins))
-    inner = exclusion[bins] ** power
-    r_excess = (inner + u * (r_end**power - inner)) ** (1 / power)
-    background_bins = np.repeat(np.arange(len(log10_m)), n_background)
-    r_background = environment.radius_mpc_h * np.cbrt(random.random(len(background_bins)))
-    keep = r_background > exclusion[background_bins]
-
-    bins = np.concatenate([bins, background_bins[keep]])
-    r = np.concatenate([r_excess, r_background[keep]])
-    position = r[:, None] * kinematics.isotropic_directions(len(r), random)
+    bins = np.concatenate([bins, background_bins[outside]])
+    position = np.concatenate([clustered, background[outside]])
     masses = log10_m[bins] + _MASS_STEP_DEX * (random.random(len(bins)) - 0.5)
-    velocity = bulk_velocities(position, halo, environment, nuisance, random)
-    return Haloes(position, velocity, masses)
+    return Haloes(position, bulk_velocities(position, around, random), masses)
 
 
-def bulk_velocities(
-    position: Array,
-    halo: Halo,
-    environment: EnvironmentParams,
-    nuisance: dict[str, float],
-    random: np.random.Generator,
-) -> Array:
-    """Peculiar velocities (N, 3) at `position` (N, 3): mean infall and dispersion."""
+def bulk_velocities(position: Array, around: Surroundings, random: np.random.Generator) -> Array:
+    """Peculiar velocities (N, 3), km/s, at `position` (N, 3).
+
+    Mean infall towards the halo, the coherent flow of the structure, and a random part that
+    grows towards the halo.
+    """
+    halo, environment = around.halo, around.environment
     r_mpc_h = np.linalg.norm(position, axis=1)
     r = np.maximum(r_mpc_h / halo.r200_mpc_h, 1.0)
-    amplitude = nuisance["infall_amplitude"]
-    mean = infall_velocity(
-        r, amplitude, environment.infall_v200, environment.infall_slope,
-        environment.infall_scale_r200,
-    )  # fmt: skip
+    amplitude = environment.infall_amplitude
+    mean = infall_velocity(r, environment)
     near = amplitude * environment.dispersion_v200 * halo.v200_km_s / np.sqrt(r)
     dispersion = np.sqrt(environment.dispersion_km_s**2 + near**2)
     radial = position / np.maximum(r_mpc_h, 1e-9)[:, None]
     noise = random.standard_normal(position.shape)
-    return dispersion[:, None] * noise - (halo.v200_km_s * mean)[:, None] * radial
+    streaming = around.structure.flow_km_s(position)
+    return streaming + dispersion[:, None] * noise - (halo.v200_km_s * mean)[:, None] * radial
 
 
 def draw_neighbour_galaxies(
@@ -107,27 +155,32 @@ def draw_neighbour_galaxies(
     z: float,
     galaxies: GalaxyParams,
     members: MemberParams,
-    dispersion_v200: float,
     cosmology: Cosmology,
     random: np.random.Generator,
 ) -> Galaxies:
     """Draw centrals and NFW satellites of all neighbours, brighter than `magnitude_max`."""
     log10_m = neighbours.log10_m200c
     central = luminosity.draw_central_magnitudes(log10_m, galaxies, random)
-    counts = random.poisson(luminosity.mean_satellites(magnitude_max, log10_m, galaxies))
-    host = np.repeat(np.arange(len(neighbours)), counts)
+    mean = luminosity.mean_satellites(magnitude_max, log10_m, galaxies)
+    scatter = galaxies.richness_scatter_dex * np.log(10)
+    mean = mean * np.exp(scatter * random.standard_normal(len(mean)) - 0.5 * scatter**2)
+    host = np.repeat(np.arange(len(neighbours)), random.poisson(mean))
     log10_m_host = log10_m[host]
     magnitude = luminosity.draw_satellite_magnitudes(magnitude_max, log10_m_host, galaxies, random)
 
     m_host = 10**log10_m
     r200 = cosmology.r200c_mpc_h(m_host, z) * (1 + z)
     v200 = cosmology.v200c_km_s(m_host, z)
-    middle_ratio = float(np.mean(members.concentration_ratio))
-    c = mean_concentration(log10_m_host, members) * middle_ratio
-    r = kinematics.nfw_radii(c, members.extent_r200, None, random) * r200[host]
-    offset = r[:, None] * kinematics.isotropic_directions(len(r), random)
-    sigma = dispersion_v200 * members.velocity_bias * v200[host]
-    noise = sigma[:, None] * random.standard_normal(offset.shape)
+    c = mean_concentration(log10_m_host, members) * members.concentration_ratio
+    r = kinematics.nfw_radii(c, members.extent_r200, None, random)
+    offset = (r * r200[host])[:, None] * kinematics.isotropic_directions(len(r), random)
+    # The Jeans solution depends little on concentration: one curve, that of 10^13, serves all.
+    typical = float(mean_concentration(13.0, members))
+    sigma = kinematics.radial_dispersion(
+        r, typical, typical * members.concentration_ratio, anisotropy=False
+    )
+    spread = members.velocity_bias * sigma * v200[host]
+    noise = spread[:, None] * random.standard_normal(offset.shape)
 
     bright = central < magnitude_max
     return Galaxies(
@@ -141,42 +194,32 @@ def draw_neighbour_galaxies(
 
 
 def draw_field(
-    halo: Halo,
+    around: Surroundings,
     magnitude_max: float,
-    z: float,
-    environment: EnvironmentParams,
     galaxies: GalaxyParams,
-    cosmology: CosmologyParams,
-    nuisance: dict[str, float],
     extent_r200: float,
     random: np.random.Generator,
 ) -> Galaxies:
-    """Draw galaxies outside resolved haloes: uniform, plus the excess around `halo`."""
+    """Draw galaxies outside resolved haloes: they follow the structure, plus the excess.
+
+    None lies inside ``extent_r200`` R200c of the halo, whose own galaxies are `members`.
+    """
+    environment = around.environment
     function = luminosity.field_luminosity_function(
-        galaxies, cosmology, environment.log10_m200c_min, z
+        galaxies, around.cosmology_parameters, environment.log10_m200c_min, around.z
     )
-    density = nuisance["field_density"] * luminosity.field_density(function, magnitude_max)
-    n_background = random.poisson(density * 4 / 3 * np.pi * environment.radius_mpc_h**3)
-    r_background = environment.radius_mpc_h * np.cbrt(random.random(n_background))
-    inner_r = extent_r200 * halo.r200_mpc_h
-    r_background = r_background[r_background > inner_r]
-
-    log10_m, _, bias = _abundance(environment, cosmology, z)
-    own_bias = float(np.interp(halo.log10_m200c, log10_m, bias))
-    power = 3 - environment.correlation_slope
-    inner, outer = inner_r**power, environment.correlation_max_mpc_h**power
-    integral = (
-        4 * np.pi * environment.correlation_length_mpc_h**environment.correlation_slope / power
-    ) * max(outer - inner, 0)
-    amplitude = nuisance["neighbour_bias"] * own_bias * environment.field_bias
-    n_excess = random.poisson(density * amplitude * integral)
-    r_excess = (inner + random.random(n_excess) * (outer - inner)) ** (1 / power)
-
-    r = np.concatenate([r_background, r_excess])
-    position = r[:, None] * kinematics.isotropic_directions(len(r), random)
+    density = environment.field_density * luminosity.field_density(function, magnitude_max)
+    _, background = around.structure.draw_positions(
+        np.array([density]), np.array([environment.field_bias]), random
+    )
+    inner = extent_r200 * around.halo.r200_mpc_h
+    background = background[np.linalg.norm(background, axis=1) > inner]
+    amplitude = around.own_bias() * environment.field_bias
+    n_excess = int(random.poisson(density * amplitude * float(around.excess_integral(inner))))
+    position = np.concatenate([background, around.draw_excess(np.full(n_excess, inner), random)])
     return Galaxies(
         position,
-        bulk_velocities(position, halo, environment, nuisance, random),
-        luminosity.draw_field_magnitudes(function, magnitude_max, len(r), random),
-        np.full(len(r), np.nan),
+        bulk_velocities(position, around, random),
+        luminosity.draw_field_magnitudes(function, magnitude_max, len(position), random),
+        np.full(len(position), np.nan),
     )

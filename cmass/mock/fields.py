@@ -74,8 +74,6 @@ class HaloField:
     galaxies : Galaxies
     neighbours : Haloes
         Haloes in the surroundings, without the halo itself.
-    nuisance : dict of str to float
-        What was drawn for this halo, by column name.
     """
 
     halo_id: int
@@ -83,4 +81,3 @@ class HaloField:
     redshift: float
     galaxies: Galaxies
     neighbours: Haloes
-    nuisance: dict[str, float]

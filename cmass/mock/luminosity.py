@@ -43,12 +43,25 @@ def faintest_magnitude(
 
 
 def central_log10_luminosity(log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:
-    """Mean log10 L of centrals, h⁻² L☉ (double power law of Yang+2008 in M180m)."""
-    ratio = 10 ** (
-        np.asarray(log10_m200c, float) + parameters.mass_shift_dex - parameters.central_log10_m1
-    )
+    """Mean log10 L of centrals, h⁻² L☉.
+
+    The double power law of Yang+2008 (in M180m) with its numbers fitted so that haloes hold the
+    galaxies of Blanton+2003; beyond ``central_log10_m2`` the slope of clusters.
+    """
+    mass = np.asarray(log10_m200c, float)
+    below = np.minimum(mass, parameters.central_log10_m2)
+    ratio = 10 ** (below + parameters.mass_shift_dex - parameters.central_log10_m1)
     low, high = parameters.central_slope_low, parameters.central_slope_high
-    return parameters.central_log10_l0 + low * np.log10(ratio) - (low - high) * np.log10(1 + ratio)
+    return (
+        parameters.central_log10_l0 + low * np.log10(ratio) - (low - high) * np.log10(1 + ratio)
+        + parameters.central_slope_cluster * (mass - below)
+    )  # fmt: skip
+
+
+def satellite_log10_l_star(log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:
+    """log10 L* of the satellites' luminosity function, h⁻² L☉."""
+    offset = np.asarray(log10_m200c, float) - 14.0
+    return parameters.satellite_log10_l_star + parameters.satellite_l_slope * offset
 
 
 def satellite_norm(log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:
@@ -72,9 +85,7 @@ def _satellite_shape(alpha: float) -> Array:
 
 
 def _ln_x(magnitude: ArrayLike, log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:
-    log10_l_star = central_log10_luminosity(log10_m200c, parameters) + np.log10(
-        parameters.satellite_l_ratio
-    )
+    log10_l_star = satellite_log10_l_star(log10_m200c, parameters)
     return np.log(10) * ((SUN_MAGNITUDE - np.asarray(magnitude, float)) / 2.5 - log10_l_star)
 
 
@@ -101,9 +112,7 @@ def draw_satellite_magnitudes(
     total = np.interp(_ln_x(magnitude_max, log10_m200c, parameters), _LN_X, shape)
     brighter = random.random(len(log10_m200c)) * total
     ln_x = np.interp(brighter, shape[::-1], _LN_X[::-1])
-    log10_l_star = central_log10_luminosity(log10_m200c, parameters) + np.log10(
-        parameters.satellite_l_ratio
-    )
+    log10_l_star = satellite_log10_l_star(log10_m200c, parameters)
     return magnitude_of(log10_l_star + ln_x / np.log(10))
 
 
@@ -125,7 +134,39 @@ def schechter(magnitude: ArrayLike, parameters: GalaxyParams) -> Array:
 
 
 #: Magnitude grid of the field's luminosity function.
-FIELD_MAGNITUDES = np.linspace(-25.0, -12.0, 521)
+FIELD_MAGNITUDES = np.linspace(-25.0, -12.0, 131)
+_FIELD_MASS_STEP_DEX = 0.1
+
+
+@lru_cache(maxsize=4)
+def _haloes_above(
+    log10_m200c_min: float, cosmology: CosmologyParams, z: float
+) -> tuple[Array, Array]:
+    """Mass bins: log10 M200c at the centre, comoving density, h³ Mpc⁻³."""
+    log10_m = np.arange(log10_m200c_min + _FIELD_MASS_STEP_DEX / 2, 15.5, _FIELD_MASS_STEP_DEX)
+    return log10_m, hmf.mass_function(log10_m, z, cosmology) * _FIELD_MASS_STEP_DEX
+
+
+def galaxies_in_haloes(
+    galaxies: GalaxyParams, cosmology: CosmologyParams, log10_m200c_min: float, z: float
+) -> Array:
+    """Luminosity function of the galaxies in haloes above a mass.
+
+    Returns
+    -------
+    ndarray
+        h³ Mpc⁻³ mag⁻¹ on `FIELD_MAGNITUDES`.
+    """
+    log10_m, density = _haloes_above(log10_m200c_min, cosmology, z)
+    centre = magnitude_of(central_log10_luminosity(log10_m, galaxies))
+    width = 2.5 * galaxies.central_scatter_dex
+    m = FIELD_MAGNITUDES[:, None]
+    centrals = np.exp(-0.5 * ((m - centre) / width) ** 2) / (np.sqrt(2 * np.pi) * width)
+    ln_x = _ln_x(m, log10_m, galaxies)
+    x = np.exp(ln_x)
+    per_ln = satellite_norm(log10_m, galaxies) * x ** (galaxies.satellite_alpha + 1)
+    satellites = 0.4 * np.log(10) * per_ln * np.exp(-np.minimum(x**2, 700.0))
+    return (centrals + satellites) @ density
 
 
 @lru_cache(maxsize=4)
@@ -139,18 +180,8 @@ def field_luminosity_function(
     ndarray
         h³ Mpc⁻³ mag⁻¹ on `FIELD_MAGNITUDES`.
     """
-    log10_m = np.arange(log10_m200c_min + 0.025, 15.5, 0.05)
-    density = hmf.mass_function(log10_m, z, cosmology) * 0.05
-    centre = magnitude_of(central_log10_luminosity(log10_m, galaxies))
-    width = 2.5 * galaxies.central_scatter_dex
-    m = FIELD_MAGNITUDES[:, None]
-    centrals = np.exp(-0.5 * ((m - centre) / width) ** 2) / (np.sqrt(2 * np.pi) * width)
-    ln_x = _ln_x(m, log10_m, galaxies)
-    x = np.exp(ln_x)
-    per_ln = satellite_norm(log10_m, galaxies) * x ** (galaxies.satellite_alpha + 1)
-    satellites = 0.4 * np.log(10) * per_ln * np.exp(-np.minimum(x**2, 700.0))
-    in_haloes = ((centrals + satellites) * density).sum(axis=1)
-    return np.maximum(schechter(FIELD_MAGNITUDES, galaxies) - in_haloes, 0.0)
+    inside = galaxies_in_haloes(galaxies, cosmology, log10_m200c_min, z)
+    return np.maximum(schechter(FIELD_MAGNITUDES, galaxies) - inside, 0.0)
 
 
 def field_density(function: Array, magnitude_max: float) -> float:

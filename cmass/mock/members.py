@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmass.mock import kinematics, luminosity
 from cmass.mock.fields import Galaxies
-from cmass.params import GalaxyParams, MemberParams
+from cmass.params import EnvironmentParams, GalaxyParams, MemberParams
 
 Array = NDArray[np.float64]
 
@@ -39,11 +39,12 @@ def mean_concentration(log10_m200c: ArrayLike, parameters: MemberParams) -> Arra
     return parameters.concentration_14 * 10 ** (slope * (np.asarray(log10_m200c, float) - 14.0))
 
 
-def infall_velocity(r: ArrayLike, amplitude: float, infall_v200: float, slope: float,
-                    scale_r200: float) -> Array:  # fmt: skip
+def infall_velocity(r: ArrayLike, environment: EnvironmentParams) -> Array:
     """Mean inward velocity at `r` (R200c), in units of V200c."""
     r = np.asarray(r, float)
-    return amplitude * infall_v200 * r**slope * np.exp(-r / scale_r200)
+    decline = np.exp(-r / environment.infall_scale_r200)
+    amplitude = environment.infall_amplitude * environment.infall_v200
+    return amplitude * r**environment.infall_slope * decline
 
 
 def draw_members(
@@ -51,8 +52,7 @@ def draw_members(
     magnitude_max: float,
     galaxies: GalaxyParams,
     members: MemberParams,
-    nuisance: dict[str, float],
-    infall: tuple[float, float, float],
+    environment: EnvironmentParams,
     random: np.random.Generator,
 ) -> Galaxies:
     """Draw the central and the satellites of one halo.
@@ -62,11 +62,8 @@ def draw_members(
     halo : Halo
     magnitude_max : float
         Faintest absolute magnitude that is drawn.
-    galaxies, members : parameters
-    nuisance : dict
-        ``concentration_ratio``, ``substructure_fraction``, ``infall_amplitude`` of this halo.
-    infall : tuple of float
-        Mean infall at R200c (V200c), its slope, its exponential scale (R200c).
+    galaxies, members, environment : parameters
+        The values of this halo, see `nuisance.draw`.
     random : numpy.random.Generator
 
     Returns
@@ -81,10 +78,10 @@ def draw_members(
     n = int(random.poisson(mean))
     spread = members.concentration_scatter_dex * random.standard_normal()
     concentration = float(mean_concentration(halo.log10_m200c, members)) * 10**spread
-    tracers = concentration * nuisance["concentration_ratio"]
+    tracers = concentration * members.concentration_ratio
 
     leaders, follower_of = _subgroups(
-        n, nuisance["substructure_fraction"], members.substructure_size, random
+        n, members.substructure_fraction, members.substructure_size, random
     )
     r = kinematics.nfw_radii(tracers, members.extent_r200, leaders, random)
     spherical = r[:, None] * kinematics.isotropic_directions(leaders, random)
@@ -96,7 +93,7 @@ def draw_members(
     )
     velocity *= sigma_factor
     position = spherical @ _shape(members, random).T
-    _beyond_r200(position, velocity, members, nuisance["infall_amplitude"], infall, random)
+    _beyond_r200(position, velocity, members, environment, random)
 
     size = members.substructure_radius_r200 / np.sqrt(3)
     position = np.concatenate(
@@ -110,8 +107,7 @@ def draw_members(
 
     hosts = np.full(n, halo.log10_m200c)
     magnitude = luminosity.draw_satellite_magnitudes(magnitude_max, hosts, galaxies, random)
-    central = luminosity.draw_central_magnitudes(hosts[:1] if n else np.array([halo.log10_m200c]),
-                                                 galaxies, random)  # fmt: skip
+    central = luminosity.draw_central_magnitudes(np.array([halo.log10_m200c]), galaxies, random)
     origin = np.zeros((1, 3))
     return Galaxies(
         np.concatenate([origin, position * halo.r200_mpc_h]),
@@ -149,8 +145,7 @@ def _beyond_r200(
     position: Array,
     velocity: Array,
     members: MemberParams,
-    amplitude: float,
-    infall: tuple[float, float, float],
+    environment: EnvironmentParams,
     random: np.random.Generator,
 ) -> None:
     """Give galaxies beyond R200c a mean motion inwards, or outwards after splashback."""
@@ -160,7 +155,7 @@ def _beyond_r200(
         return
     sign = np.where(random.random(outside.sum()) < members.outflow_fraction, 1.0, -1.0)
     radial = position[outside] / r[outside, None]
-    mean = sign * infall_velocity(r[outside], amplitude, *infall)
+    mean = sign * infall_velocity(r[outside], environment)
     # The random part shrinks so that the kinetic energy stays that of the Jeans solution.
     random_part = velocity[outside]
     square = (random_part**2).sum(axis=1).mean()

@@ -38,6 +38,7 @@ def simulate_halo(
         The nearest comoving distance from which it will be observed, h⁻¹ Mpc: sets
         the faintest galaxies that are drawn.
     params : Params
+        ``params.mock`` holds the values of this halo, see `nuisance.draw`.
 
     Returns
     -------
@@ -54,37 +55,18 @@ def simulate_halo(
     def stream(purpose: str):
         return generator(params.seed, purpose, halo_id)
 
-    draw = stream("nuisance")
-    ranges = {
-        "neighbour_bias": mock.environment.neighbour_bias,
-        "field_density": mock.environment.field_density,
-        "substructure_fraction": mock.members.substructure_fraction,
-        "infall_amplitude": mock.environment.infall_amplitude,
-        "concentration_ratio": mock.members.concentration_ratio,
-        "offcentre_mpc_h": mock.observer.offcentre_mpc_h,
-    }
-    nuisance = {name: float(draw.uniform(low, high)) for name, (low, high) in ranges.items()}
-    surroundings = mock.environment
-    infall = (
-        surroundings.infall_v200,
-        surroundings.infall_slope,
-        surroundings.infall_scale_r200,
-    )
     own = members.draw_members(
-        halo, magnitude_max, mock.galaxies, mock.members, nuisance, infall, stream("members")
+        halo, magnitude_max, mock.galaxies, mock.members, mock.environment, stream("members")
     )
-    neighbours = environment.draw_neighbours(
-        halo, surroundings, params.cosmology, cosmology, z, nuisance, stream("neighbours")
+    around = environment.draw_surroundings(
+        halo, mock.environment, params.cosmology, cosmology, z, stream("structure")
     )
-    around = environment.draw_neighbour_galaxies(
-        neighbours, magnitude_max, z, mock.galaxies, mock.members,
-        surroundings.neighbour_dispersion_v200, cosmology,
+    neighbours = environment.draw_neighbours(around, stream("neighbours"))
+    near = environment.draw_neighbour_galaxies(
+        neighbours, magnitude_max, z, mock.galaxies, mock.members, cosmology,
         stream("neighbour-galaxies"),
     )  # fmt: skip
     field = environment.draw_field(
-        halo, magnitude_max, z, surroundings, mock.galaxies, params.cosmology, nuisance,
-        mock.members.extent_r200, stream("field"),
-    )  # fmt: skip
-    return HaloField(
-        halo_id, log10_m200c, z, Galaxies.join([own, around, field]), neighbours, nuisance
+        around, magnitude_max, mock.galaxies, mock.members.extent_r200, stream("field")
     )
+    return HaloField(halo_id, log10_m200c, z, Galaxies.join([own, near, field]), neighbours)

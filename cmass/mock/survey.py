@@ -21,6 +21,7 @@ from cmass.columns import GALWEIGHT_OVERDENSITIES
 from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN, SPEED_OF_LIGHT_KM_S
 from cmass.errors import ParameterError
 from cmass.mass_function import mass_function
+from cmass.mock import nuisance
 from cmass.mock.observer import Cone, observe
 from cmass.mock.sightlines import sight_lines
 from cmass.mock.simulator import simulate_halo
@@ -183,7 +184,7 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     dict of str to pyarrow.Table
         ``raw_clusters``, ``raw_galaxies``, ``raw_footprint`` and ``survey_truth``.
     """
-    survey, mock, window = params.ingest.embedded, params.mock, params.window
+    survey, window = params.ingest.embedded, params.window
     cosmology = background.from_params(params.cosmology)
     clusters = _draw_clusters(params)
     n = len(clusters.log10_m200c)
@@ -194,7 +195,11 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     for i in track(range(n), "embedded survey", n):
         halo_id = FIRST_HALO_ID + i
         distance = float(clusters.distance_mpc_h[i])
-        field = simulate_halo(halo_id, float(clusters.log10_m200c[i]), distance, params)
+        mock, _ = nuisance.draw(params.mock, params.seed, halo_id)
+        field = simulate_halo(
+            halo_id, float(clusters.log10_m200c[i]), distance,
+            params.model_copy(update={"mock": mock}),
+        )  # fmt: skip
         direction = sight_lines(1, generator(params.seed, "sight-lines", halo_id))[0]
         random = generator(params.seed, "observer", halo_id, 0)
         cone = observe(field, direction, distance, mock, window, cosmology, random)
@@ -222,7 +227,7 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
         galaxies["owner"].astype(np.int64),
         galaxies.pop("xyz"),
         half,
-        mock.environment.radius_mpc_h,
+        params.mock.environment.radius_mpc_h,
     )
     galaxies = {name: values[keep] for name, values in galaxies.items()}
     ids = [f"embedded-{i:04d}" for i in range(n)]
@@ -239,7 +244,8 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
                 "dec": galaxies["dec"],
                 "z": galaxies["z"],
                 "z_err": np.full(
-                    len(galaxies["ra"]), mock.observer.redshift_error_km_s / SPEED_OF_LIGHT_KM_S
+                    len(galaxies["ra"]),
+                    params.mock.observer.redshift_error_km_s / SPEED_OF_LIGHT_KM_S,
                 ),
                 "r_mag": galaxies["r"],
                 "in_legacy": inside_footprint(galaxies["ra"], galaxies["dec"], survey),
@@ -253,8 +259,8 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
                 "cluster_id": ids,
                 "halo_id": FIRST_HALO_ID + np.arange(n),
                 "log10_m200c_true": clusters.log10_m200c,
-                "r200c_mpc_h": cosmology.r200c_mpc_h(mass, mock.snapshot_redshift),
-                "v200c_km_s": cosmology.v200c_km_s(mass, mock.snapshot_redshift),
+                "r200c_mpc_h": cosmology.r200c_mpc_h(mass, params.mock.snapshot_redshift),
+                "v200c_km_s": cosmology.v200c_km_s(mass, params.mock.snapshot_redshift),
             },
         ),
     }
