@@ -377,6 +377,23 @@ class RealismParams(_Section):
     permutations: int = _f(300, "shuffles behind the tests of the network's features", ge=20)
 
 
+class GalweightParams(_Section):
+    """GalWeight's way to weigh a cluster, imitated; set by GalWCat19's own masses (even ids)."""
+
+    aperture_mpc_h: float = _f(0.8, "radius in which velocities are clipped, proper Mpc/h", gt=0)
+    outer_mpc_h: float = _f(1.6, "radius of the outermost members, proper Mpc/h", gt=0)
+    inner_mpc_h: float = _f(0.16, "the mass profile is fitted beyond, proper Mpc/h", ge=0)
+    cut_centre_sigma: float = _f(3.45, "velocity cut at the centre, in dispersions", gt=0)
+    cut_slope_sigma: float = _f(1.7, "its fall with radius, dispersions per Mpc/h", ge=0)
+    cut_min_sigma: float = _f(1.5, "smallest velocity cut, in dispersions", gt=0)
+    start_km_s: float = _f(450.0, "dispersion that the clip starts from, km/s", gt=0)
+    floor_km_s: float = _f(400.0, "the cut is never narrower than for this one, km/s", ge=0)
+    softening_mpc_h: float = _f(0.02, "softening of pair distances, Mpc/h", ge=0)
+    concentration: float = _f(12.0, "NFW profile through the virial masses", gt=1)
+    zero_point_dex: float = _f(-0.115, "added to log10 M200", ge=-1, le=1)
+    n_members_min: int = _f(4, "fewest members inside the aperture", ge=3)
+
+
 class InferParams(_Section):
     """Masses of a survey's clusters."""
 
@@ -412,6 +429,7 @@ class Params(_Section):
     train: TrainParams = TrainParams()
     posterior: PosteriorParams = PosteriorParams()
     evaluate: EvaluateParams = EvaluateParams()
+    galweight: GalweightParams = GalweightParams()
     infer: InferParams = InferParams()
     realism: RealismParams = RealismParams()
     publish: PublishParams = PublishParams()

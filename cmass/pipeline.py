@@ -178,11 +178,11 @@ STEPS: tuple[Step, ...] = (
         "cmass.infer:run",
         "Estimate the masses of the survey's clusters and compare them with GalWeight.",
         sections=(
-            "seed", "cosmology", "window", "voxels", "posterior", "infer",
+            "seed", "cosmology", "window", "voxels", "posterior", "galweight", "infer",
         ),
         inputs=lambda w: (w.raw, w.selected, w.model / _WEIGHTS, w.posterior),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        sources=("infer.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(
@@ -204,8 +204,8 @@ STEPS: tuple[Step, ...] = (
         "Write the release: catalogue, database, report, model card, checksums.",
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
-            "population", "split", "voxels", "train", "posterior", "evaluate", "infer", "realism",
-            "publish",
+            "population", "split", "voxels", "train", "posterior", "evaluate", "galweight", "infer",
+            "realism", "publish",
         ),
         inputs=lambda w: (
             w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,
