@@ -370,7 +370,7 @@ class EvaluateParams(_Section):
 class RealismParams(_Section):
     """Mocks beside the survey, statistic by statistic."""
 
-    mass_bin_dex: float = _f(0.2, "bins of proxy mass in which mocks match the survey, dex", gt=0)
+    richness_bin_dex: float = _f(0.12, "bins of log richness in which mocks match the survey", gt=0)
     distance_bins: int = _f(5, "bins of distance in which they match", ge=1)
     agreement: float = _f(0.10, "relative difference that agrees whatever the error", ge=0)
     bootstrap_rounds: int = _f(200, "resamples behind the errors", ge=10)

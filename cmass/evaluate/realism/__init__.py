@@ -1,6 +1,6 @@
 """realism: do the mocks look like the sky? (`cmass evaluate realism`)
 
-Clusters of a survey are compared with mocks of the same proxy mass and distance, one
+Clusters of a survey are compared with mocks of the same richness and distance, one
 statistic after the other. Clusters with even numbers calibrate the simulator, those with
 odd numbers say how well it does.
 """
@@ -166,7 +166,7 @@ def match_half(real: Windows, mock: Windows, half: str, how: RealismParams) -> M
     The bins of distance are those of the whole survey, so that both halves are cut alike.
     """
     edges = distance_edges(real.distance_mpc_h, how.distance_bins)
-    return match(real.half(half), mock, how.mass_bin_dex, edges)
+    return match(real.half(half), mock, how.richness_bin_dex, edges)
 
 
 def run(workspace: Workspace, params: Params) -> None:
@@ -191,7 +191,7 @@ def run(workspace: Workspace, params: Params) -> None:
             "n_mocks_effective": matched.n_effective,
         }  # fmt: skip
         if n == 0:
-            log.warning("realism: no %s cluster has mocks of its proxy mass and distance", half)
+            log.warning("realism: no %s cluster has mocks of its richness and distance", half)
             continue
         rows += compare(matched, half, how, generator(params.seed, f"realism-{half}"))
         more, p_values = compare_features(

@@ -1,4 +1,10 @@
-"""Weights that give the mocks the survey's distribution of proxy mass and distance."""
+"""Weights that give the mocks the survey's distribution of richness and distance.
+
+Clusters are found by their galaxies, so a catalogue is complete or not in richness: mocks that
+match in it stand for what a finder picks. The scatter of a dynamical mass at fixed richness is not
+selected upon; matched in that mass instead, poor groups whose dispersion is high by chance, which
+no finder sees, would stand for rich clusters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +23,7 @@ _MOCKS_MIN = 3
 
 @dataclass(frozen=True)
 class Matched:
-    """A survey and mocks of the same distribution of proxy mass and distance.
+    """A survey and mocks of the same distribution of richness and distance.
 
     Attributes
     ----------
@@ -46,8 +52,8 @@ def distance_edges(distance_mpc_h: Array, n_bins: int) -> Array:
     return np.concatenate([[0.0], inner, [np.inf]])
 
 
-def match(real: Windows, mock: Windows, mass_bin_dex: float, edges_mpc_h: Array) -> Matched:
-    """Weigh mocks to the survey in bins of (proxy log mass, distance).
+def match(real: Windows, mock: Windows, richness_bin_dex: float, edges_mpc_h: Array) -> Matched:
+    """Weigh mocks to the survey in bins of (log richness, distance).
 
     A mock's weight is its own (the mass function's) times the real count of its bin over
     the weighted count of mocks there.
@@ -55,16 +61,17 @@ def match(real: Windows, mock: Windows, mass_bin_dex: float, edges_mpc_h: Array)
     Parameters
     ----------
     real, mock : Windows
-    mass_bin_dex : float
-        Width of the bins of proxy mass, aligned to multiples of it.
+    richness_bin_dex : float
+        Width of the bins of log10 of the richness, aligned to multiples of it.
     edges_mpc_h : ndarray, shape (k + 1,)
         Bins of distance.
     """
 
     def bins(windows: Windows) -> NDArray[np.int64]:
-        mass = np.floor(windows.log10_m200 / mass_bin_dex).astype(np.int64)
+        rich = np.log10(np.maximum(windows.richness, 1))
+        row = np.floor(rich / richness_bin_dex + 1e-9).astype(np.int64)
         far = np.searchsorted(edges_mpc_h, windows.distance_mpc_h, side="right") - 1
-        return mass * len(edges_mpc_h) + far
+        return row * len(edges_mpc_h) + far
 
     bin_real, bin_mock = bins(real), bins(mock)
     every, place = np.unique(np.concatenate([bin_real, bin_mock]), return_inverse=True)

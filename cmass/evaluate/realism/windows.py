@@ -29,6 +29,8 @@ Integers = NDArray[np.int64]
 
 #: Halves of a survey by the number in `cluster_id`: one to calibrate, one to report.
 HALVES = ("even", "odd")
+#: Galaxies nearer than this to the centre count as richness: a cluster's size, proper Mpc/h and km/s.
+RICHNESS_R_MPC_H, RICHNESS_V_KM_S = 1.0, 1000.0
 #: sigma = SIGMA_15 (h(z) M200c / 10^15 Msun)^SLOPE km/s of dark matter (Evrard+2008, table 4).
 _SIGMA_15, _SLOPE = 1082.9, 0.3361
 
@@ -80,6 +82,13 @@ class Windows:
     def counts(self) -> Integers:
         """Galaxies in each window, shape (n,)."""
         return np.diff(self.offsets)
+
+    @property
+    def richness(self) -> Integers:
+        """Galaxies projected within `RICHNESS_R_MPC_H` and `RICHNESS_V_KM_S`, shape (n,)."""
+        near = np.hypot(self.points[:, 0], self.points[:, 1]) < RICHNESS_R_MPC_H
+        near &= np.abs(self.points[:, 2]) < RICHNESS_V_KM_S
+        return np.bincount(self.cluster, near, len(self)).astype(np.int64)
 
     @property
     def cluster(self) -> Integers:

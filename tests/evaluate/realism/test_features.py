@@ -58,11 +58,13 @@ def test_a_shift_and_a_change_of_shape_are_found(rng):
 
 def test_matched_rows_are_balanced_in_every_bin(rng):
     n = 300
-    real = windows_of([np.zeros((4, 3))] * n, 14 + 0.2 * rng.standard_normal(n))
+
+    def clouds(k, mean):
+        return [np.zeros((m + 1, 3)) for m in rng.poisson(mean, k)]
+
+    real = windows_of(clouds(n, 20))
     weight = rng.uniform(0, 1, 2 * n)
-    mock = windows_of(
-        [np.zeros((4, 3))] * (2 * n), 14 + 0.3 * rng.standard_normal(2 * n), weight=weight
-    )
+    mock = windows_of(clouds(2 * n, 15), weight=weight)
     matched = match(real, mock, 0.2, np.array([0, np.inf]))
     ours, theirs = features.matched_rows(matched, rng)
     assert len(set(ours)) == len(ours) == len(set(theirs)) == len(theirs)

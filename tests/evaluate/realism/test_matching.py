@@ -17,11 +17,10 @@ def test_weighted_mocks_have_the_survey_s_counts_in_every_bin():
 
     def draw(n, mean, weight=None):
         z = rng.uniform(0.02, 0.08, n)
-        return windows_of(
-            [np.zeros((4, 3))] * n, mean + 0.3 * rng.standard_normal(n), z, weight=weight
-        )  # fmt: skip
+        counts = np.ceil(mean * 10 ** (0.3 * rng.standard_normal(n))).astype(int)
+        return windows_of([np.zeros((k, 3)) for k in counts], 14.2, z, weight=weight)
 
-    real, mock = draw(400, 14.2), draw(3000, 14.0, rng.uniform(0.1, 3, 3000))
+    real, mock = draw(400, 30), draw(3000, 20, rng.uniform(0.1, 3, 3000))
     edges = distance_edges(real.distance_mpc_h, 4)
     matched = match(real, mock, 0.2, edges)
     assert matched.mock.weight.sum() == pytest.approx(matched.real.weight.sum())
@@ -40,13 +39,15 @@ def test_weighted_mocks_have_the_survey_s_counts_in_every_bin():
 
 
 def test_clusters_without_mocks_are_reported_and_do_not_count():
-    real = windows_of([np.zeros((4, 3))] * 3, [14.1, 14.15, 15.5])
-    mock = windows_of([np.zeros((4, 3))] * 5, [14.1, 14.15, 14.11, 15.5, 15.5])
+    def of(*counts):
+        return windows_of([np.zeros((k, 3)) for k in counts])
+
+    real, mock = of(11, 12, 80), of(11, 12, 12, 80, 80)
     matched = match(real, mock, 0.2, np.array([0, np.inf]))
     assert matched.n_without_mocks == 1  # two mocks are too few to stand for it
     assert matched.real.weight.tolist() == [1, 1, 0]
     np.testing.assert_allclose(matched.mock.weight, [2 / 3] * 3 + [0, 0])
-    nowhere = match(real, windows_of([np.zeros((4, 3))], 13.0), 0.2, np.array([0, np.inf]))
+    nowhere = match(real, of(40), 0.2, np.array([0, np.inf]))
     assert nowhere.n_without_mocks == 3
     assert nowhere.n_effective == 0
 
@@ -56,3 +57,8 @@ def test_numbers_come_from_the_end_of_the_identifier():
     assert cluster_numbers(ids).tolist() == [42, 7]
     with pytest.raises(InputError, match="does not end with a number"):
         cluster_numbers(pa.chunked_array([["Coma"]]))
+
+
+def test_richness_counts_what_is_near_in_the_sky_and_in_velocity():
+    cloud = np.array([[0.5, 0.5, 900.0], [0.8, 0.8, 0.0], [0.1, 0.0, -1100.0], [-0.9, 0.0, -999.0]])
+    assert windows_of([cloud, cloud[:2]]).richness.tolist() == [2, 1]
