@@ -21,6 +21,7 @@ from cmass.pipeline import STEPS, Step
 
 if TYPE_CHECKING:
     from cmass.params import Params
+    from cmass.study.units import Unit
     from cmass.workspace import Workspace
 
 # Before TensorFlow, MLflow or Prefect is imported: quiet, and no telemetry.
@@ -369,6 +370,134 @@ def _cell(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4:
         return f"[{', '.join(_cell(v) for v in value[:3])}, … {len(value)} values]"
     return str(value)
+
+
+# ------------------------------------------------------------------------------------- studies
+
+study = typer.Typer(
+    help="Study the simulator: what its ingredients are worth. Hours of work, resumed.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Example: [bold]cmass study ingredients --dry-run[/bold] says what it would do and for "
+        "how long.\n\n" + EXIT_CODES
+    ),
+)
+app.add_typer(study, name="study")
+
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="Seed of mocks and network, once each; by default study.seeds."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Ingredient to switch off, once each; by default every one."),
+]
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare-galweight",
+        help="Compare with GalWeight's masses. For a real survey this is a look at the result "
+        "that must not steer the simulator; looks are counted.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List the work and how long it takes, and stop.")
+]
+Docs = Annotated[
+    Path | None,
+    typer.Option(help="Document that takes the table, between the markers of its name."),
+]
+
+
+def _study_epilog(name: str, more: str) -> str:
+    return (
+        f"Examples: [bold]cmass study {name} --dry-run[/bold]; [bold]cmass study {name} {more}"
+        "[/bold]\n\nAn interrupted study goes on where it stopped; a finished network is not "
+        "trained again.\n\n" + EXIT_CODES
+    )
+
+
+@study.command(epilog=_study_epilog("ingredients", "--survey sdss --docs docs/mocks.md"))
+@_guarded
+def ingredients(
+    profile: Profile = None,
+    survey: Survey = None,
+    params: ParamsFile = None,
+    data: Data = DATA,
+    only: Only = None,
+    seed: Seeds = None,
+    compare_galweight: Compare = False,
+    dry_run: DryRun = False,
+    docs: Docs = None,
+    debug: Debug = False,
+) -> None:
+    """Switch off one ingredient of the simulator at a time, and say what each was worth."""
+    from cmass import study as studies
+    from cmass.mock.ingredients import INGREDIENTS
+
+    workspace, values = _resolve(profile, survey, None, params, data)
+    seeds = seed or values.study.seeds
+    units = studies.plan(only or list(INGREDIENTS), seeds, workspace, values)
+    _show_plan(units, listed=dry_run)
+    if dry_run:
+        return
+    result = studies.run_ingredients(
+        workspace, values, only=only or (), seeds=seeds, compare_galweight=compare_galweight
+    )
+    _show_study("ingredients", result.markdown, docs)
+
+
+@study.command(epilog=_study_epilog("nuisance", "--full --survey sdss"))
+@_guarded
+def nuisance(
+    profile: Profile = None,
+    survey: Survey = None,
+    params: ParamsFile = None,
+    data: Data = DATA,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Windows, voxels and epochs of the profile, not of the study."),
+    ] = False,
+    seed: Seeds = None,
+    compare_galweight: Compare = False,
+    dry_run: DryRun = False,
+    docs: Docs = None,
+    debug: Debug = False,
+) -> None:
+    """Train with and without nuisance parameters drawn per halo, and judge both on both."""
+    from cmass import study as studies
+
+    workspace, values = _resolve(profile, survey, None, params, data)
+    seeds = seed or values.study.seeds
+    units = studies.plan([studies.NUISANCE], seeds, workspace, values, full=full)
+    _show_plan(units, listed=dry_run)
+    if dry_run:
+        return
+    result = studies.run_nuisance(
+        workspace, values, seeds=seeds, full=full, compare_galweight=compare_galweight
+    )
+    _show_study("nuisance", result.markdown, docs)
+
+
+def _show_plan(units: list[Unit], *, listed: bool) -> None:
+    from cmass import study as studies
+
+    left = [u for u in units if not u.is_made()]
+    if listed:
+        for unit in units:
+            typer.echo(f"{'to do' if unit in left else 'made '}  {unit.words}")
+    time = studies.in_words(studies.estimated_seconds(units))
+    typer.echo(f"{len(left)} of {len(units)} networks to train: about {time}", err=not listed)
+
+
+def _show_study(name: str, markdown: str, docs: Path | None) -> None:
+    typer.echo(markdown)
+    if docs is not None:
+        from cmass.study.documents import put_between_markers
+
+        put_between_markers(docs, f"study {name}", markdown)
 
 
 @app.command()

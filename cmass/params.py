@@ -403,6 +403,17 @@ class InferParams(_Section):
     completeness_log10_m200c: float = _f(14.0, "complete above, log10 Msun/h (paper: 14.0)")
 
 
+class StudyParams(_Section):
+    """Studies of the simulator, at a size that many networks can be trained at."""
+
+    seeds: tuple[int, ...] = _f((1, 2), "seeds of mocks and networks; two at least show the noise")
+    train: int = _f(3000, "windows for training and validation", ge=20)
+    test: int = _f(1000, "windows for the density estimator", ge=10)
+    evaluation: int = _f(1000, "windows that judge", ge=10)
+    voxels_n: int = _f(25, "voxels per axis: an eighth of the work of 50", ge=9)
+    epochs: int = _f(10, "most epochs", ge=1)
+
+
 class PublishParams(_Section):
     """The release."""
 
@@ -433,6 +444,7 @@ class Params(_Section):
     infer: InferParams = InferParams()
     realism: RealismParams = RealismParams()
     publish: PublishParams = PublishParams()
+    study: StudyParams = StudyParams()
 
     @model_validator(mode="after")
     def _sets_fit(self) -> Params:

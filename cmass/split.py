@@ -12,7 +12,7 @@ import numpy as np
 
 from cmass.columns import FLAGS
 from cmass.errors import InputError
-from cmass.params import Params
+from cmass.params import Params, SplitParams
 from cmass.seeds import generator
 from cmass.tables import make_table, read_table, write_table
 from cmass.workspace import Workspace
@@ -67,6 +67,17 @@ def split_haloes(halo_id: np.ndarray, sizes: dict[str, int], seed: int) -> np.nd
     return chosen[inverse]
 
 
+def set_sizes(split: SplitParams) -> dict[str, int]:
+    """Windows wanted in each set."""
+    n_validation = round(split.train * split.validation_fraction)
+    return {
+        "train": split.train - n_validation,
+        "validation": n_validation,
+        "test": split.test,
+        "evaluation": split.evaluation,
+    }
+
+
 def run(workspace: Workspace, params: Params) -> None:
     """Split the mock catalogue; windows without a density are in no set."""
     table = read_table(
@@ -75,14 +86,7 @@ def run(workspace: Workspace, params: Params) -> None:
     flags = table["flag"].to_numpy()
     usable = (flags & FLAGS["too_few_galaxies"].value) == 0
     table = table.filter(usable)
-    n_validation = round(params.split.train * params.split.validation_fraction)
-    sizes = {
-        "train": params.split.train - n_validation,
-        "validation": n_validation,
-        "test": params.split.test,
-        "evaluation": params.split.evaluation,
-    }
-    chosen = split_haloes(table["halo_id"].to_numpy(), sizes, params.seed)
+    chosen = split_haloes(table["halo_id"].to_numpy(), set_sizes(params.split), params.seed)
     kept = chosen != ""
     log.info(
         "split: %d windows in sets, %d left over, %d set aside with too few galaxies",

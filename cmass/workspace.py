@@ -81,6 +81,11 @@ class Workspace:
         return self.home / "evaluation"
 
     @property
+    def study(self) -> Path:
+        """study: networks of other simulators and what they say, by size."""
+        return self.home / "study"
+
+    @property
     def masses(self) -> Path:
         """infer: masses.parquet, comparison numbers."""
         return self.home / self.survey / "masses"

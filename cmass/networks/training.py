@@ -229,8 +229,15 @@ def training_range(workspace: Workspace) -> dict[str, float]:
     }
 
 
-def run(workspace: Workspace, params: Params) -> None:
-    """Train CNN_3D, write its weights and history, and register it in MLflow."""
+def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
+    """Train CNN_3D, write its weights and history, and register it in MLflow.
+
+    Parameters
+    ----------
+    workspace, params
+    register : bool
+        False: the network is for a study, and MLflow does not hear of it.
+    """
     from cmass.networks import registry
 
     train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
@@ -277,12 +284,15 @@ def run(workspace: Workspace, params: Params) -> None:
         "training_range": training_range(workspace),
     }
     write_json(workspace.model / "model.json", summary)
-    version = registry.register(workspace, params, model, summary, state)
-    write_json(workspace.model / "registry.json", version)
+    where = "not registered"
+    if register:
+        version = registry.register(workspace, params, model, summary, state)
+        write_json(workspace.model / "registry.json", version)
+        where = f"registered as {cnn3d.NAME} version {version['version']}"
     # The checkpoint goes only now: when the registry fails, the next run need not train again.
     shutil.rmtree(work)
     log.info(
-        "train: best epoch %d of %d, validation rms %.4f dex, %.0f s, registered as %s version %s",
+        "train: best epoch %d of %d, validation rms %.4f dex, %.0f s, %s",
         state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,
-        cnn3d.NAME, version["version"],
+        where,
     )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Results of the studies as Markdown, and where they stand in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cmass.errors import InputError
+from cmass.mock.ingredients import EVERYTHING, INGREDIENTS
+from cmass.study.numbers import ANOTHER_SEED
+from cmass.tables import atomic_path, to_numpy
+
+#: What stands for a number that there is none of.
+_NONE = "–"
+
+
+def ingredients_markdown(table: pa.Table, survey: str | None) -> str:
+    """Table `ingredients` as Markdown: one line an ingredient, means over the seeds.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    survey : str, optional
+        Name of the survey whose clusters were weighed.
+    """
+    rows = _by_group(table, "ingredient")
+    order = [EVERYTHING, ANOTHER_SEED, *INGREDIENTS]
+    compared = np.isfinite(to_numpy(table, "galweight_offset_median")[0]).any()
+    head = ["without", "ε own: mean", "scatter", "change", "ε full: mean", "scatter",
+            "fixed network: shift", f"{survey or 'survey'}: shift", "scatter"]  # fmt: skip
+    if compared:
+        head += ["GalWeight: offset", "scatter", "pull mean", "pull std"]
+    lines = _head(head)
+    full = rows.get((EVERYTHING,), {})
+    for name in (n for n in order if (n,) in rows):
+        row = rows[name,]
+        title = {EVERYTHING: "nothing", ANOTHER_SEED: "nothing, another seed"}.get(
+            name, name.replace("_", " ")
+        )
+        own = row["epsilon_scatter"]
+        # The same seed has the same haloes: the change is less noisy than the two numbers.
+        change = {s: v - full["epsilon_scatter"].get(s, np.nan) for s, v in own.items()}
+        shown = [
+            _signed(row["epsilon_mean"]), _plain(own),
+            _NONE if name == EVERYTHING else _signed(change),
+            _signed(row["reference_epsilon_mean"]), _plain(row["reference_epsilon_scatter"]),
+            _signed(row["fixed_network_shift_mean"]), _signed(row["survey_shift_median"]),
+            _plain(row["survey_shift_scatter"]),
+        ]  # fmt: skip
+        if compared:
+            shown += _galweight_cells(row)
+        lines.append(_line([title, *shown]))
+    return "\n".join(lines)
+
+
+def nuisance_markdown(table: pa.Table) -> str:
+    """Table `nuisance` as Markdown: one line a network and kind of windows."""
+    rows = _by_group(table, "trained_on", "evaluated_on")
+    compared = np.isfinite(to_numpy(table, "galweight_offset_median")[0]).any()
+    head = ["trained on", "judged on", "ε mean", "scatter", "inside 68 %", "inside 95 %",
+            "posterior ±", "shift", "its scatter"]  # fmt: skip
+    if compared:
+        head += ["GalWeight: offset", "scatter", "pull mean", "pull std"]
+    lines = _head(head)
+    for key, row in rows.items():
+        shown = [
+            _signed(row["epsilon_mean"]), _plain(row["epsilon_scatter"]),
+            _plain(row["coverage_68"]), _plain(row["coverage_95"]),
+            _plain(row["half_width_median"]), _signed(row["shift_median"]),
+            _plain(row["shift_scatter"]),
+        ]  # fmt: skip
+        if compared:
+            shown += _galweight_cells(row)
+        lines.append(_line([*key, *shown]))
+    return "\n".join(lines)
+
+
+def _galweight_cells(row: dict[str, dict[int, float]]) -> list[str]:
+    return [
+        _signed(row["galweight_offset_median"]), _plain(row["galweight_scatter"]),
+        _signed(row["galweight_pull_mean"]), _plain(row["galweight_pull_std"]),
+    ]  # fmt: skip
+
+
+def _by_group(table: pa.Table, *keys: str) -> dict[tuple[str, ...], dict[str, dict[int, float]]]:
+    """Values by seed of every number, for each group in the order of the table."""
+    numbers = [n for n in table.column_names if n not in (*keys, "seed")]
+    found: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
+    for row in table.to_pylist():
+        group = found.setdefault(tuple(row[k] for k in keys), {n: {} for n in numbers})
+        for name in numbers:
+            if isinstance(row[name], int | float):
+                group[name][row["seed"]] = row[name]
+    return found
+
+
+def _spread(by_seed: dict[int, float]) -> tuple[float, float] | None:
+    """Mean over the seeds and half their range."""
+    values = np.array([v for v in by_seed.values() if np.isfinite(v)])
+    return (float(values.mean()), float(np.ptp(values)) / 2) if values.size else None
+
+
+def _plain(by_seed: dict[int, float]) -> str:
+    spread = _spread(by_seed)
+    return _NONE if spread is None else f"{spread[0]:.3f} ± {spread[1]:.3f}"
+
+
+def _signed(by_seed: dict[int, float]) -> str:
+    spread = _spread(by_seed)
+    return _NONE if spread is None else f"{spread[0]:+.3f} ± {spread[1]:.3f}".replace("-", "−")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(names: list[str]) -> list[str]:
+    return [_line(names), "|" + "---|" * len(names)]
+
+
+def put_between_markers(path: Path, name: str, block: str) -> None:
+    """Write `block` between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in a document.
+
+    Raises
+    ------
+    InputError
+        The document lacks one of the markers.
+    """
+    text = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(
+            f"no place for the results: the document lacks {begin} or {end}", file=path,
+            remedy="Put both lines where the table is to stand",
+        )  # fmt: skip
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{before}{begin}\n{block}\n{end}{after}", encoding="utf-8")
