@@ -372,6 +372,38 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+@app.command(
+    epilog=(
+        "Example: [bold]cmass calibrate --survey sdss[/bold] (hours on two cores; an interrupted "
+        "one goes on where it stopped).\n\n" + EXIT_CODES
+    )
+)
+@_guarded
+def calibrate(
+    profile: Profile = None,
+    survey: Survey = None,
+    params: ParamsFile = None,
+    data: Data = DATA,
+    write: Annotated[
+        bool, typer.Option(help="Write values and errors into the parameter file.")
+    ] = True,
+    debug: Debug = False,
+) -> None:
+    """Fit the simulator's free parameters to the survey's even clusters."""
+    from cmass import calibrate as calibration
+    from cmass.pipeline import workspace_lock
+
+    workspace, values = _resolve(profile, survey, None, params, data)
+    file = params or Path("params.yaml")
+    if write and not file.exists():
+        raise ParameterError(f"{file}: no such file to write to; --no-write only reports")
+    with workspace_lock(workspace):
+        result = calibration.run(workspace, values, file if write else None)
+    names = ["parameter", "before", "calibrated", "error", "from", "to"]
+    rows = [dict(zip(names, row, strict=True)) for row in result.rows()]
+    _print_rows(names, rows, len(rows))
+
+
 # ------------------------------------------------------------------------------------- studies
 
 study = typer.Typer(

@@ -451,6 +451,20 @@ _COLUMNS = [
         nullable=True,
     ),
     _c("half", "string", "", "meta.id", "Half of the clusters by number: even or odd"),
+    # --- calibration of the simulator
+    _c("parameter", "string", "", "meta.id", "Dotted name of the parameter"),
+    _c("prior_low", "float64", "", "stat.param;stat.min", "Lower end of its prior range"),
+    _c("prior_high", "float64", "", "stat.param;stat.max", "Upper end of its prior range"),
+    _c("start", "float64", "", "stat.param", "Value before the calibration"),
+    _c("best", "float64", "", "stat.param;stat.fit", "Value found"),
+    _c("best_error", "float64", "", "stat.error", "Its 1-sigma error", 0),
+    _c(
+        "sensitivity",
+        "float64",
+        "",
+        "stat.value",
+        "Change of mock over real for half the prior range, over what is allowed of the ratio",
+    ),
     # --- data behind figures
     _c(
         "level",
@@ -991,6 +1005,18 @@ _TABLES = [
         "half_width_median half_width_scatter shift_median shift_scatter galweight_offset_median "
         "galweight_scatter galweight_pull_mean galweight_pull_std",
         "trained_on evaluated_on seed",
+    ),
+    _table(
+        "calibrated_parameters",
+        "One free parameter of the simulator, as the survey's even clusters have it",
+        "parameter prior_low prior_high start best best_error",
+        "parameter",
+    ),
+    _table(
+        "sensitivities",
+        "How far one parameter moves one bin of one statistic",
+        "statistic bin parameter sensitivity",
+        "statistic bin parameter",
     ),
     _table("provenance", "One statement on where a product comes from", "item property text"),
 ]

@@ -191,11 +191,11 @@ STEPS: tuple[Step, ...] = (
         "Compare the windows of the survey's clusters with those of the mocks.",
         sections=(
             "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
-            "evaluate.clip_sigma", "evaluate.aperture_mpc_h", "realism",
+            "galweight", "realism",
         ),
         inputs=lambda w: (w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        sources=("evaluate/realism", "galweight_mass.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(

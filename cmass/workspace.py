@@ -96,6 +96,11 @@ class Workspace:
         return self.home / self.survey / "realism"
 
     @property
+    def calibration(self) -> Path:
+        """`cmass calibrate`: the design's points, parameters with errors, sensitivities."""
+        return self.home / self.survey / "calibration"
+
+    @property
     def receipt(self) -> Path:
         """publish: which release this survey's products became, with checksums."""
         return self.home / self.survey / "release.json"

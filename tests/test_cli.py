@@ -18,7 +18,7 @@ from cmass.errors import InputError, ParameterError, SourceError, WorkspaceError
 from cmass.pipeline import STEPS
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["run", *(s.name for s in STEPS), "estimate", "sql"]
+COMMANDS = ["run", *(s.name for s in STEPS), "calibrate", "estimate", "sql"]
 
 
 @pytest.fixture

@@ -174,13 +174,15 @@ def _per_window(w: Windows, counts: Array) -> Stacked:
 # --------------------------------------------------------------------------------- statistics
 
 _LEVELS = np.array([0.05, 0.16, 0.50, 0.84, 0.95])
-_MASSES = np.array([13.6, 13.9, 14.1, 14.3, 14.5, 14.7, 15.0])
+_MASSES = np.array([13.5, 13.7, 13.85, 14.0, 14.15, 14.3, 14.5, 14.8])
 _DISTANCES = np.array([30.0, 110.0, 150.0, 180.0, 205.0, 230.0, 250.0])
 _RADII = np.array([0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
 _VELOCITIES = np.linspace(-2200.0, 2200.0, 12)
 _SPEEDS = np.linspace(0.0, 2200.0, 9)
 _FRACTIONS = np.array([0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0])
 _ZONES = np.array([0.0, 1.0, 2.0])
+#: Fewest members from which a centre is taken.
+_CENTRE_MIN = 5
 _SEPARATIONS = np.array([0.02, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0])
 
 
@@ -325,15 +327,11 @@ def _interlopers(w: Windows) -> Prepared:
 def _centres(w: Windows) -> Prepared:
     member, c = _members(w), w.cluster
     n = np.bincount(c, member, len(w))
-    squares = np.zeros((len(w), 3))
-    for axis in range(3):
-        x = np.where(member, w.points[:, axis], 0.0)
-        total, own = np.bincount(c, x, len(w)), np.bincount(c, x**2, len(w))
-        # Over pairs i != j: the mean's own scatter is left out.
-        pairs = np.maximum(n * (n - 1), 1)
-        squares[:, axis] = (total**2 - own) / pairs
-    enough = (n >= 5).astype(float)[:, None] * np.ones(3)
-    return Stacked(np.where(enough > 0, squares, 0.0), enough, _root)
+    total = np.column_stack(
+        [np.bincount(c, member * w.points[:, axis], len(w)) for axis in range(3)]
+    )
+    enough = (n >= _CENTRE_MIN).astype(float)[:, None] * np.ones(3)
+    return Stacked(enough * (total / np.maximum(n, 1)[:, None]) ** 2, enough, _root)
 
 
 def _statistic(name, title, coordinate, coordinate_unit, value, unit, edges, prepare, **more):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cmass.columns import FLAGS
 from cmass.cosmology import from_params
 from cmass.errors import InputError
-from cmass.networks.dispersion import clipped_sigma_km_s
+from cmass.galweight_mass import virial_masses
 from cmass.params import Params
 from cmass.tables import points_by_cluster, read_table, to_numpy
 from cmass.workspace import Workspace
@@ -31,8 +31,6 @@ Integers = NDArray[np.int64]
 HALVES = ("even", "odd")
 #: Galaxies nearer than this to the centre count as richness: a cluster's size, proper Mpc/h and km/s.
 RICHNESS_R_MPC_H, RICHNESS_V_KM_S = 1.0, 1000.0
-#: sigma = SIGMA_15 (h(z) M200c / 10^15 Msun)^SLOPE km/s of dark matter (Evrard+2008, table 4).
-_SIGMA_15, _SLOPE = 1082.9, 0.3361
 
 
 @dataclass(frozen=True)
@@ -120,17 +118,13 @@ class Windows:
 
 
 def proxy_masses(points: Array, offsets: Integers, z: Array, params: Params) -> Array:
-    """log10 M200c (Msun/h) of windows by their clipped velocity dispersion, shape (n,).
+    """log10 M200 (Msun/h) of windows as GalWeight would weigh them, shape (n,).
 
-    The relation is that of dark matter (Evrard+2008): it need not be right, only the same
-    for real clusters and mocks. NaN where fewer than 4 galaxies are left.
+    It need not be right, only the same for real clusters and mocks. NaN where there are
+    too few members.
     """
-    how = params.evaluate
-    sigma = clipped_sigma_km_s(
-        points, offsets, clip=how.clip_sigma, aperture_mpc_h=how.aperture_mpc_h
-    )
-    e = from_params(params.cosmology).e(z)
-    return 15 + np.log10(sigma / _SIGMA_15) / _SLOPE - np.log10(e)
+    cosmology = from_params(params.cosmology)
+    return virial_masses(points, offsets, z, cosmology, params.galweight).log10_m200
 
 
 Proxy = Callable[[Array, Integers, Array, Params], Array]

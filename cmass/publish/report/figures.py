@@ -33,7 +33,7 @@ INK, MUTED, RULE, BLUE, RED, GREEN = PALETTE.values()
 #: Points beyond which a scatter plot is drawn as an image inside the figure.
 _MANY_POINTS = 1500
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 10, "axes.titlesize": 10, "text.color": INK,
     "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
@@ -60,7 +60,7 @@ def _figure(width: float = 5.4, height: float = 4.2) -> Callable[[Draw], Callabl
     def decorate(draw: Draw) -> Callable[..., Figure]:
         @wraps(draw)
         def make(*tables: Any, **options: Any) -> Figure:
-            with matplotlib.rc_context(_STYLE):
+            with matplotlib.rc_context(STYLE):
                 figure = Figure(figsize=(width, height), layout="constrained")
                 draw(figure.add_subplot(), *tables, **options)
                 return figure
@@ -363,7 +363,7 @@ def overview(
 ) -> Figure:
     """Four figures in one: masses against GalWeight, coverage, residuals, mass function."""
     paper: dict[Any, Any] = {"savefig.facecolor": "white", "figure.facecolor": "white"}
-    with matplotlib.rc_context(_STYLE | paper):
+    with matplotlib.rc_context(STYLE | paper):
         figure = Figure(figsize=(11, 9), layout="constrained")
         axes = figure.subplots(2, 2)
         predicted_galweight.draw(axes[0, 0], masses, clusters)  # type: ignore[attr-defined]

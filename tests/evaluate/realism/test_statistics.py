@@ -89,8 +89,8 @@ def test_means_in_bins_of_mass_and_distance(rng):
         z=[0.05, 0.05, 0.08], weight=[3, 1, 1],
     )  # fmt: skip
     by_mass = taken("members_by_mass", w)
-    assert by_mass[2] == pytest.approx((3 * 10 + 20) / 4)
-    assert by_mass[4] == 60
+    assert by_mass[4] == pytest.approx((3 * 10 + 20) / 4)
+    assert by_mass[6] == 60
     assert np.isnan(by_mass[0])
     assert np.nansum(taken("window_by_distance", w)) == pytest.approx(12.5 + 60)
 
@@ -177,22 +177,21 @@ def test_expected_pairs_are_the_mean_of_turned_clouds(rng):
     assert taken("clumpiness", windows_of([twins]))[0] > 2
 
 
-def test_centre_errors_leave_out_the_noise_of_the_mean(rng):
+def test_centre_errors_are_the_rms_of_mean_offsets(rng):
     w0 = windows_of([np.zeros((1, 3))], log10_m=15.0)
-    r200 = w0.r200_mpc_h[0]
-
-    def clouds(offset):
-        out = []
-        for _ in range(4000):
-            spread = 0.1 * r200 * rng.standard_normal((12, 2))
-            shift = offset * rng.standard_normal(2)
-            out.append(np.column_stack([spread + shift, 100 * rng.standard_normal(12)]))
-        return windows_of(out, log10_m=15.0)
-
-    x, y, v = taken("centres", clouds(0.1))
-    assert (x, y) == (pytest.approx(0.1, rel=0.05), pytest.approx(0.1, rel=0.05))
-    assert abs(v) < 8  # a mean of 12 has an error of 29 km/s, which is not counted
-    assert np.all(np.abs(taken("centres", clouds(0.0))[:2]) < 0.02)
+    r200, n, offset = w0.r200_mpc_h[0], 12, 0.1
+    spread = 0.1 * r200
+    clouds = []
+    for _ in range(4000):
+        shift = offset * rng.standard_normal(2)
+        place = spread * rng.standard_normal((n, 2)) + shift
+        clouds.append(np.column_stack([place, 100 * rng.standard_normal(n)]))
+    few = [np.array([[0.9 * r200, 0, 0]] * 4)]  # four galaxies make no centre
+    x, y, v = taken("centres", windows_of(clouds + few, log10_m=15.0))
+    expected = np.hypot(offset, spread / np.sqrt(n))
+    # 4000 offsets know an rms to 1.1 %
+    assert (x, y) == (pytest.approx(expected, rel=0.05), pytest.approx(expected, rel=0.05))
+    assert v == pytest.approx(100 / np.sqrt(n), rel=0.05)
 
 
 def test_bootstrap_error_of_a_mean_is_the_textbook_one(rng):
@@ -200,9 +199,9 @@ def test_bootstrap_error_of_a_mean_is_the_textbook_one(rng):
     w = windows_of(clouds, log10_m=14.2)
     value, rounds = statistics.measure(w, 500, rng, ("members_by_mass",))["members_by_mass"]
     counts = w.counts
-    assert value[2] == pytest.approx(counts.mean())
+    assert value[4] == pytest.approx(counts.mean())
     # 500 rounds know a standard deviation to 3 %
-    assert rounds[:, 2].std() == pytest.approx(counts.std() / 20, rel=0.12)
+    assert rounds[:, 4].std() == pytest.approx(counts.std() / 20, rel=0.12)
 
 
 def test_bootstrap_keeps_groups_and_zero_weights(rng):

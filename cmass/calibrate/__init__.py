@@ -1,0 +1,362 @@
+"""calibrate: the simulator's free parameters from the survey's even clusters.
+
+A design of simulator runs spans the prior ranges; each gives the statistics of the realism
+report, with mocks matched to the survey anew. A quadratic emulator of their ratios to the
+survey's stands in for the simulator, least squares finds the parameters at which all ratios
+are one, and a last, larger run checks them. No mass of the network enters, and no mass of
+the catalogue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from cmass.calibrate import emulator, fit
+from cmass.calibrate.values import value_of, with_values, write_values
+from cmass.errors import InputError, ParameterError
+from cmass.evaluate.realism import compare, match_half, realism_table, scores
+from cmass.evaluate.realism.statistics import STATISTICS, measure
+from cmass.evaluate.realism.windows import Windows, make_windows, survey_windows
+from cmass.mock import observe_halo
+from cmass.mock.population import plan_population, weights
+from cmass.params import Params
+from cmass.seeds import generator
+from cmass.shards import Shard, digest_of, run_shards, source_digest
+from cmass.tables import file_digest, make_table, read_table, to_numpy, write_table
+from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+#: The half that calibrates; the other one is for the report.
+HALF = "even"
+#: Code that a design point depends on.
+_SOURCES = (
+    "calibrate", "mock", "evaluate/realism", "galweight_mass.py", "mass_function.py",
+    "cosmology.py",
+)  # fmt: skip
+#: Digits of a value in params.yaml: errors are of the order of per cents.
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a calibration found.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Dotted names of the parameters.
+    low, high, start, best, error : ndarray, shape (d,)
+        Prior range, value before, value found and its 1-sigma error.
+    deviation_start, deviation_best : float
+        Total of the realism scores of the even clusters, before and after.
+    """
+
+    names: tuple[str, ...]
+    low: Array
+    high: Array
+    start: Array
+    best: Array
+    error: Array
+    deviation_start: float
+    deviation_best: float
+
+    def rows(self) -> list[tuple[str, float, float, float, float, float]]:
+        """Name, start, best, error and the prior's ends, one row a parameter."""
+        columns = (self.start, self.best, self.error, self.low, self.high)
+        return list(zip(self.names, *(c.tolist() for c in columns), strict=True))
+
+
+# -------------------------------------------------------------------------------- the design
+
+
+def design(params: Params) -> Array:
+    """Design points in units of the priors, shape (n_points, d), from -1 to 1.
+
+    The first point is where the parameters stand, moved into the priors if they are
+    outside; the others are a Latin hypercube of low discrepancy.
+    """
+    names, low, high = prior_ranges(params)
+    here = np.array([value_of(params, n) for n in names])
+    start = np.clip(2 * (here - low) / (high - low) - 1, -1, 1)
+    random = generator(params.seed, "calibrate-design")
+    cube = qmc.LatinHypercube(len(names), seed=random, optimization="random-cd")
+    return np.vstack([start, 2 * cube.random(params.calibrate.n_points - 1) - 1])
+
+
+def prior_ranges(params: Params) -> tuple[tuple[str, ...], Array, Array]:
+    """Names of the free parameters, and the ends of their prior ranges."""
+    priors = params.calibrate.priors
+    if not priors:
+        raise ParameterError("calibrate.priors is empty: there is nothing to calibrate")
+    ranges = np.array(list(priors.values()), float)
+    return tuple(priors), ranges[:, 0], ranges[:, 1]
+
+
+def values_at(params: Params, u: Array) -> dict[str, float]:
+    """Parameter values, by name, at a point in units of the priors."""
+    names, low, high = prior_ranges(params)
+    return dict(zip(names, (low + (u + 1) / 2 * (high - low)).tolist(), strict=True))
+
+
+def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Windows:
+    """A population of windows made with other values, matched to nothing yet.
+
+    The free parameters are what they are said to be: they are not drawn about it.
+    """
+    kept = {
+        name: width
+        for name, width in params.mock.nuisance.items()
+        if f"mock.{name}" not in params.calibrate.priors
+    }
+    changed = with_values(
+        params, {**values, "mock.nuisance": kept, "population.n_windows": n_windows}
+    )
+    clusters, clouds = [], []
+    for plan in plan_population(changed):
+        rows, galaxies = observe_halo(plan, changed)
+        clusters += rows
+        clouds += [np.column_stack([g["x_proj"], g["y_proj"], g["v_los"]]) for g in galaxies]
+    counts = np.array([len(c) for c in clouds])
+    usable = np.flatnonzero(counts >= changed.window.n_galaxies_min)
+    offsets = np.concatenate([[0], np.cumsum(counts[usable])])
+    true = np.array([clusters[i]["log10_m200c_true"] for i in usable])
+    halo = np.array([clusters[i]["halo_id"] for i in usable])
+    return make_windows(
+        np.vstack([clouds[i] for i in usable]), offsets,
+        np.array([clusters[i]["z"] for i in usable]), changed,
+        weight=weights(true, changed), group=halo, number=halo,
+    )  # fmt: skip
+
+
+def measure_point(folder: Path, shard: Shard) -> None:
+    """Simulate one design point, compare it with the survey and write what came out."""
+    number, values, n_windows, workspace, params = shard.arguments
+    real = survey_windows(workspace, params)
+    # Every point has haloes of its own: their noise averages out in the fit.
+    seed = int(generator(params.seed, f"calibrate {folder.stem}", shard.number).integers(1 << 31))
+    mocks = simulated(params.model_copy(update={"seed": seed}), values, n_windows)
+    matched = match_half(real, mocks, HALF, params.realism)
+    if not matched.real.weight.any():
+        raise InputError(f"design point {number} has no mock like any cluster: {values}")
+    rows = compare(matched, HALF, params.realism, generator(params.seed, "calibrate-bootstrap"))
+    table = realism_table(rows)
+    write_table(folder / shard.outputs[0], table, "realism")
+
+
+# ------------------------------------------------------------------------------- the command
+
+
+def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
+    """Calibrate the parameters that `calibrate.priors` names.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        With the survey's selected clusters.
+    params : Params
+    file : Path, optional
+        The parameter file that the result is written into; none: it is only reported.
+    """
+    names, low, high = prior_ranges(params)
+    u = design(params)
+    _run_points(workspace, params, u)
+    ratios, errors, noise, usable = _ratios(workspace, len(u))
+    stand_in = emulator.fit(u, ratios[:, usable], noise[usable])
+    allowed = np.maximum(errors[usable], params.realism.agreement)
+    covariance = _covariance(workspace, params, usable)
+    found = fit.posterior(stand_in, covariance)
+    half_range = (high - low) / 2
+    start = np.array([value_of(params, n) for n in names])
+    best = np.array([float(f"{v:.{_DIGITS}g}") for v in values_at(params, found.best).values()])
+    at_best = 2 * (best - low) / (high - low) - 1
+    tables = _check(
+        workspace, params, dict(zip(names, start.tolist(), strict=True)),
+        dict(zip(names, best.tolist(), strict=True)),
+    )  # fmt: skip
+    agreement = params.realism.agreement
+    result = Result(
+        names, low, high, start, best, found.error * half_range,
+        scores(tables["before"], HALF, agreement)[-1].deviation,
+        scores(tables["after"], HALF, agreement)[-1].deviation,
+    )  # fmt: skip
+    _write(workspace, result, stand_in, tables, usable,
+           fit.sensitivities(stand_in, at_best, allowed), at_best)  # fmt: skip
+    log.info(
+        "calibrate: chi² %.0f of %d statistics; deviation %.2f before, %.2f after",
+        found.chi2, found.n_statistics, result.deviation_start, result.deviation_best,
+    )  # fmt: skip
+    if file is not None:
+        write_values(file, written_values(params, result))
+    return result
+
+
+def written_values(params: Params, result: Result) -> dict[str, Any]:
+    """What goes into the parameter file: the values, and half widths under mock.nuisance.
+
+    The half width of a uniform range with standard deviation s is sqrt(3) s. It is cut to what
+    the parameter may be: an error that reaches below zero makes no negative number.
+    """
+    values: dict[str, Any] = dict(zip(result.names, result.best.tolist(), strict=True))
+    nuisance = {k: v for k, v in params.mock.nuisance.items() if f"mock.{k}" not in values}
+    for name, error in zip(result.names, result.error.tolist(), strict=True):
+        section, _, short = name.partition(".")
+        if section == "mock":
+            width = _possible_width(params, values, short, np.sqrt(3) * error)
+            nuisance[short] = float(f"{width:.2g}")
+    return values | {"mock.nuisance": nuisance}
+
+
+def _possible_width(params: Params, values: dict[str, Any], name: str, width: float) -> float:
+    """The largest half width, at most `width`, at which both ends are allowed."""
+    for part in np.linspace(1, 0, 51):
+        # Two digits are written: they must not round up to what is not allowed.
+        tried = float(f"{part * width:.2g}")
+        try:
+            with_values(params, values | {"mock.nuisance": {name: tried}})
+        except ParameterError:
+            continue
+        return tried
+    return 0.0
+
+
+# ------------------------------------------------------------------------------------- parts
+
+
+def _point_file(workspace: Workspace, number: int) -> Path:
+    return workspace.calibration / "points" / f"point-{number:03d}.parquet"
+
+
+def _digest(workspace: Workspace, params: Params, *more: Any) -> str:
+    sections = params.model_dump(mode="json")
+    used = ("seed", "cosmology", "window", "mock", "population", "galweight", "realism")
+    return digest_of(
+        {name: sections[name] for name in used}, source_digest(*_SOURCES),
+        file_digest(workspace.selected), *more,
+    )  # fmt: skip
+
+
+def _run_points(workspace: Workspace, params: Params, u: Array) -> None:
+    """Simulate the design, unless the same one is there already."""
+    how = params.calibrate
+    shards = [
+        Shard(i, (f"point-{i:03d}.parquet",), (i, values_at(params, point), how.n_windows, workspace, params))
+        for i, point in enumerate(u)
+    ]  # fmt: skip
+    _run_once(
+        workspace, params, "points", shards,
+        _digest(workspace, params, how.priors, how.n_windows, u.tolist()), "design",
+    )  # fmt: skip
+
+
+def _check(
+    workspace: Workspace, params: Params, start: dict[str, float], best: dict[str, float]
+) -> dict[str, Any]:
+    """Simulate where the parameters stood and where they go, larger than a design point."""
+    n = params.calibrate.check_windows
+    points = {"before": start, "after": best}
+    shards = [
+        Shard(i, (f"{name}.parquet",), (name, values, n, workspace, params))
+        for i, (name, values) in enumerate(points.items())
+    ]
+    _run_once(
+        workspace, params, "check", shards, _digest(workspace, params, points, n), "check"
+    )  # fmt: skip
+    return {
+        name: read_table(workspace.calibration / "check" / f"{name}.parquet", "realism")
+        for name in points
+    }
+
+
+def _run_once(
+    workspace: Workspace, params: Params, name: str, shards: list[Shard], digest: str, words: str
+) -> None:
+    from cmass.tables import write_json
+
+    mark = workspace.calibration / f"{name}.json"
+    folder = workspace.calibration / name
+    if (
+        mark.exists()
+        and folder.exists()
+        and mark.read_text() == f'{{\n  "digest": "{digest}"\n}}\n'
+    ):
+        log.info("calibrate: %s are there", name)
+        return
+    run_shards(
+        measure_point, shards, folder, digest=digest, workers=params.workers, description=words
+    )  # fmt: skip
+    write_json(mark, {"digest": digest})
+
+
+def _ratios(workspace: Workspace, n_points: int) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """Ratios mock/real (n_points, k), errors (k,) of the survey and of one point, which to use.
+
+    A bin is used where every design point has a ratio.
+    """
+    columns = []
+    for number in range(n_points):
+        table = read_table(_point_file(workspace, number), "realism")
+        columns.append(to_numpy(table, "ratio", "real", "real_error", "mock_error"))
+    ratio, real, error, noise = np.array(columns).transpose(1, 0, 2)
+    usable = np.asarray(np.isfinite([ratio, error, noise]).all(axis=(0, 1)), bool)
+    if not usable.any():
+        raise InputError("no statistic has a value at every design point")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (
+            ratio, np.median(error / real, axis=0), np.sqrt(((noise / real) ** 2).mean(axis=0)),
+            usable,
+        )  # fmt: skip
+
+
+def _covariance(workspace: Workspace, params: Params, usable: NDArray[np.bool_]) -> Array:
+    """Covariance of the ratios: the survey's bootstrap and the model's own error."""
+    even = survey_windows(workspace, params).half(HALF)
+    random = generator(params.seed, "calibrate-covariance")
+    found = measure(even, max(params.realism.bootstrap_rounds, 4 * int(usable.sum())), random)
+    values = np.concatenate([found[n][0] for n in STATISTICS])[usable]
+    rounds = np.hstack([found[n][1] for n in STATISTICS])[:, usable] / values
+    whole = np.isfinite(rounds).all(axis=1)
+    covariance = emulator.shrunk_covariance(rounds[whole], len(even))
+    return covariance + params.calibrate.model_error**2 * np.eye(len(values))
+
+
+def _write(
+    workspace: Workspace, result: Result, stand_in: emulator.Emulator, tables: dict[str, Any],
+    usable: NDArray[np.bool_], moved: Array, at_best: Array,
+) -> None:  # fmt: skip
+    """Tables and figures of a calibration."""
+    from cmass.calibrate import figures
+
+    folder = workspace.calibration
+    parameters = make_table(
+        "calibrated_parameters",
+        {
+            "parameter": list(result.names), "prior_low": result.low, "prior_high": result.high,
+            "start": result.start, "best": result.best, "best_error": result.error,
+        },
+    )  # fmt: skip
+    after = tables["after"]
+    statistic = np.array(after["statistic"].to_pylist())[usable]
+    bins = np.array(after["bin"].to_pylist())[usable]
+    k, d = moved.shape
+    sensitivity = make_table(
+        "sensitivities",
+        {
+            "statistic": np.repeat(statistic, d).tolist(), "bin": np.repeat(bins, d).tolist(),
+            "parameter": list(result.names) * k, "sensitivity": moved.ravel(),
+        },
+    )  # fmt: skip
+    write_table(folder / "parameters.parquet", parameters, "calibrated_parameters")
+    write_table(folder / "sensitivities.parquet", sensitivity, "sensitivities")
+    write_table(folder / "before.parquet", tables["before"], "realism")
+    write_table(folder / "after.parquet", after, "realism")
+    figures.save(folder, parameters, sensitivity, tables["before"], after)
