@@ -129,7 +129,7 @@ class GalaxyParams(_Section):
     """Galaxies in haloes by a conditional luminosity function."""
 
     flux_limit_mag: float = _f(17.77, "limit in apparent r (SDSS main: 17.77; paper, SAG: 18.0)")
-    completeness: float = _f(0.95, "random part of galaxies with a redshift", gt=0, le=1)
+    completeness: float = _f(1.0, "random part of galaxies with a redshift", gt=0, le=1)
     completeness_slope_per_mag: float = _f(
         0.0, "loss of completeness per magnitude brighter than 15 (blends, saturation)", ge=0, le=1
     )
@@ -168,7 +168,7 @@ class GalaxyParams(_Section):
         10.46, "satellites: log10 L* at 10^14 Msun/h, Lsun/h^2 (Yang+2008: 0.562 of the central's)"
     )
     satellite_l_slope: float = _f(0.255, "satellites: slope of log10 L* with log mass (Yang+2008)")
-    satellite_amplitude: float = _f(0.85, "factor on the number of satellites, calibrated", ge=0)
+    satellite_amplitude: float = _f(0.82, "factor on the number of satellites, calibrated", ge=0)
     richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
 
 
@@ -179,7 +179,7 @@ class MemberParams(_Section):
     concentration_slope: float = _f(-0.09, "its slope with log mass")
     concentration_scatter_dex: float = _f(0.13, "its scatter, dex (Bullock+2001)", ge=0)
     concentration_ratio: float = _f(
-        0.9, "concentration of galaxies over that of dark matter (Budzynski+2012: about half)", gt=0
+        1.0, "concentration of galaxies over that of dark matter (Budzynski+2012: about half)", gt=0
     )
     extent_r200: float = _f(1.4, "outer edge of members, R200c (splashback: More+2015)", ge=1)
     outflow_fraction: float = _f(
@@ -215,23 +215,27 @@ class EnvironmentParams(_Section):
         1.0, "factor on the linear overdensity in which background and flows are drawn", ge=0
     )
     structure_smoothing_mpc_h: float = _f(
-        3.0, "Gaussian smoothing of that overdensity, comoving Mpc/h", gt=0
+        1.5, "Gaussian smoothing of that overdensity, comoving Mpc/h", gt=0
     )
-    structure_cells: int = _f(32, "cells per side of its grid", ge=8)
+    structure_cells: int = _f(48, "cells per side of its grid", ge=8)
     flow: float = _f(1.0, "factor on the coherent bulk motions of linear theory", ge=0)
     filaments: float = _f(3.0, "mean number of filaments that end in a halo (Colberg+2005)", ge=0)
     filament_fraction: float = _f(
-        0.5, "part of the clustered neighbours in filaments (Colberg+2005)", ge=0, le=1
+        0.8, "part of the clustered neighbours in filaments (Colberg+2005)", ge=0, le=1
     )
     filament_width_mpc_h: float = _f(
-        1.5, "rms distance from the filament's axis per direction, comoving Mpc/h (Colberg+2005)",
+        1.0, "rms distance from the filament's axis per direction, comoving Mpc/h (Colberg+2005)",
         gt=0,
     )  # fmt: skip
     infall_amplitude: float = _f(1.0, "factor on infall and on its dispersion", ge=0)
-    turnaround_r200: float = _f(3.5, "turnaround, R200c: galaxies inside count as infalling", gt=1)
+    turnaround_r200: float = _f(
+        4.5, "turnaround, R200c (3.5 virial radii): galaxies inside count as infalling", gt=1
+    )
     infall_v200: float = _f(0.8, "mean infall at R200c, V200c", ge=0)
     infall_slope: float = _f(-0.42, "slope of the mean infall with radius")
-    infall_scale_r200: float = _f(18.0, "exponential end of the infall, R200c", gt=0)
+    infall_scale_r200: float = _f(
+        60.0, "exponential end of the infall, R200c (linear theory far away)", gt=0
+    )
     dispersion_km_s: float = _f(200.0, "1D random motion of haloes far away, km/s", ge=0)
     dispersion_v200: float = _f(0.25, "1D dispersion near the halo at R200c, V200c", ge=0)
     field_density: float = _f(1.0, "factor on galaxies outside resolved haloes", ge=0)
@@ -242,15 +246,15 @@ class ObserverParams(_Section):
     """What the observer does to the truth."""
 
     centre_kernel_mpc_h: float = _f(
-        0.4,
+        0.3,
         "kernel on the sky of the finder's density peak, proper Mpc/h; 0: the true centre",
         ge=0,
     )
     centre_kernel_km_s: float = _f(700.0, "kernel in velocity of the finder's density peak", gt=0)
     offcentre_mpc_h: float = _f(
-        0.06, "error of the centre beside the finder's, per axis, proper Mpc/h", ge=0
+        0.07, "error of the centre beside the finder's, per axis, proper Mpc/h", ge=0
     )
-    centre_velocity_v200: float = _f(0.15, "error of its velocity beside the finder's, V200c", ge=0)
+    centre_velocity_v200: float = _f(0.2, "error of its velocity beside the finder's, V200c", ge=0)
     redshift_error_km_s: float = _f(30.0, "error of a galaxy's redshift, km/s", ge=0)
     fibre_collision_arcsec: float = _f(
         55.0, "least distance of two fibres (SDSS: 55); 0: none", ge=0

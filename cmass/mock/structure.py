@@ -31,21 +31,44 @@ _BIAS_MAX = 2.0
 _GROWTH_INDEX = 0.55
 
 
-@lru_cache(maxsize=4)
-def _spectrum(
+@dataclass(frozen=True)
+class _Modes:
+    """What turns the modes of unit white noise into a field; all of one grid.
+
+    Attributes
+    ----------
+    overdensity : (n, n, n // 2 + 1)
+        Root of the smoothed power per mode.
+    displacement : (3, n, n, n // 2 + 1)
+        The same times i k / k², Mpc/h: δ = −∇·ψ.
+    variance : float
+        Of the overdensity over all realisations.
+    """
+
+    overdensity: Grid
+    displacement: NDArray[np.complex64]
+    variance: float
+
+
+@lru_cache(maxsize=2)
+def _modes(
     n: int, box_mpc_h: float, smoothing_mpc_h: float, z: float, cosmology: CosmologyParams
-) -> tuple[Grid, Array, float]:
-    """Root of the power per mode for unit white noise, wave numbers (n,) per axis (h/Mpc), and the
-    variance of the field that they give."""
-    k = np.asarray(2 * np.pi * np.fft.fftfreq(n, box_mpc_h / n), float)
+) -> _Modes:
+    k = 2 * np.pi * np.fft.fftfreq(n, box_mpc_h / n)
     kz = 2 * np.pi * np.fft.rfftfreq(n, box_mpc_h / n)
-    norm = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + kz[None, None, :] ** 2)
-    norm[0, 0, 0] = 1.0
-    power = matter_power(norm, z, cosmology) * np.exp(-((norm * smoothing_mpc_h) ** 2))
+    axes = np.meshgrid(k, k, kz, indexing="ij")
+    square = sum(axis**2 for axis in axes)
+    square[0, 0, 0] = 1.0
+    power = matter_power(np.sqrt(square), z, cosmology) * np.exp(-square * smoothing_mpc_h**2)
     power[0, 0, 0] = 0.0
     per_mode = power / (box_mpc_h / n) ** 3
     twice = np.where((kz > 0) & (kz < kz[-1]), 2.0, 1.0)  # modes that rfftn leaves out
-    return np.sqrt(per_mode).astype(np.float32), k, float((per_mode * twice).sum() / n**3)
+    root = np.sqrt(per_mode)
+    return _Modes(
+        root.astype(np.float32),
+        np.stack([1j * axis / square * root for axis in axes]).astype(np.complex64),
+        float((per_mode * twice).sum() / n**3),
+    )
 
 
 @lru_cache(maxsize=4)
@@ -164,24 +187,17 @@ def draw_structure(
     random : numpy.random.Generator
     """
     n, box = environment.structure_cells, 2 * _BOX_MARGIN * environment.radius_mpc_h
-    root, k, variance = _spectrum(
-        n, box, environment.structure_smoothing_mpc_h, z, cosmology_parameters
-    )
-    noise = random.standard_normal((n, n, n), dtype=np.float32)
-    modes = fft.rfftn(noise) * (environment.structure_amplitude * root)
-    kz = np.abs(k[: n // 2 + 1])
-    square = k[:, None, None] ** 2 + k[None, :, None] ** 2 + kz[None, None, :] ** 2
-    square[0, 0, 0] = 1.0
-    potential = modes * (1j / square).astype(np.complex64)
-    axes = (k[:, None, None], k[None, :, None], kz[None, None, :])
-    displacement = np.stack(
-        [fft.irfftn(potential * axis.astype(np.float32), s=(n, n, n)) for axis in axes]
-    ).astype(np.float32)
+    modes = _modes(n, box, environment.structure_smoothing_mpc_h, z, cosmology_parameters)
+    amplitude = np.float32(environment.structure_amplitude)
+    noise = fft.rfftn(random.standard_normal((n, n, n), dtype=np.float32))
+    noise *= amplitude
+    overdensity = fft.irfftn(noise * modes.overdensity, s=(n, n, n))
+    displacement = fft.irfftn(noise * modes.displacement, s=(n, n, n), axes=(1, 2, 3))
     growth = float(cosmology_parameters.omega_m * (1 + z) ** 3 / cosmology.e(z) ** 2)
     speed = environment.flow * 100.0 * float(cosmology.e(z)) / (1 + z) * growth**_GROWTH_INDEX
     middle = (slice(None),) + (slice(n // 2 - 1, n // 2 + 1),) * 3
     at_origin = displacement[middle].mean(axis=(1, 2, 3))
     return Structure(
-        environment.radius_mpc_h, box, fft.irfftn(modes, s=(n, n, n)).astype(np.float32),
-        variance * environment.structure_amplitude**2, displacement - at_origin[:, None, None, None], speed,
+        environment.radius_mpc_h, box, overdensity, modes.variance * float(amplitude) ** 2,
+        displacement - at_origin[:, None, None, None], speed,
     )  # fmt: skip

@@ -58,15 +58,40 @@ def test_velocity_dispersion_against_galaxies_and_dark_matter():
     assert (sigma / dark_matter < 1.08).all()
 
 
-def test_infall_turns_around_near_three_and_a_half_r200():
-    random = np.random.default_rng(2)
-    around = surroundings(14.5, 0.0, random, flow=0.0)
-    for r, moving_in in ((2.5, True), (5.0, False)):
-        position = np.zeros((4000, 3))
-        position[:, 0] = r * around.halo.r200_mpc_h
-        v = environment.bulk_velocities(position, around, random)
-        with_hubble = v[:, 0].mean() + 100.0 * position[0, 0]
-        assert (with_hubble < 0) == moving_in
+def mean_infall_km_s(around: environment.Surroundings, x: float) -> float:
+    """Mean inward velocity of 6000 galaxies at x R200c."""
+    position = np.zeros((6000, 3))
+    position[:, 0] = x * around.halo.r200_mpc_h
+    v = environment.bulk_velocities(position, around, np.random.default_rng(2))
+    return -float(v[:, 0].mean())
+
+
+def test_infall_turns_around_near_three_and_a_half_virial_radii():
+    """3.5 R_vir is about 4.5 R200c: nearer than 3.5 galaxies come in, beyond 5.5 they recede."""
+    around = surroundings(14.5, 0.0, np.random.default_rng(2), flow=0.0)
+    for x, moving_in in ((3.5, True), (5.5, False)):
+        recession = 100.0 * x * around.halo.r200_mpc_h
+        assert (mean_infall_km_s(around, x) > recession) == moving_in
+
+
+@pytest.mark.parametrize("log10_m", [14.0, 14.5, 15.0])
+def test_infall_profile_against_spherical_collapse(log10_m):
+    """Infall of spherical shells, v = H r f δ̄ / (3 (1 + δ̄)^¼) (Yahil 1985), with the mass of the
+    halo and of what clusters around it. Real infall mixes with galaxies on their way out and is
+    not spherical: between half and all of that, from 3 to 20 R200c."""
+    around = surroundings(log10_m, 0.0, np.random.default_rng(2), flow=0.0)
+    halo = around.halo
+    mean_density = PARAMS.cosmology.omega_m * background.RHO_CRITICAL_0
+    for x in (3.0, 5.0, 8.0, 12.0, 20.0):
+        r = x * halo.r200_mpc_h
+        volume = 4 / 3 * np.pi * r**3
+        inner = float(around.excess_integral(1.5 * halo.r200_mpc_h))
+        outer = float(around.excess_integral(r)) if r < 25 else 0.0
+        clustered = around.own_bias() * (inner - outer) / volume
+        overdensity = 1.2 * 10**log10_m / (volume * mean_density) + clustered
+        growth = PARAMS.cosmology.omega_m**0.55
+        spherical = 100 * r * growth * overdensity / 3 / (1 + overdensity) ** 0.25
+        assert 0.5 < mean_infall_km_s(around, x) / spherical < 1.1, x
 
 
 def test_neighbours_cluster_as_the_correlation_function_says():
