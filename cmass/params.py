@@ -129,7 +129,7 @@ class GalaxyParams(_Section):
     """Galaxies in haloes by a conditional luminosity function."""
 
     flux_limit_mag: float = _f(17.77, "limit in apparent r (SDSS main: 17.77; paper, SAG: 18.0)")
-    completeness: float = _f(1.0, "random part of galaxies with a redshift", gt=0, le=1)
+    completeness: float = _f(0.98, "random part of galaxies with a redshift", gt=0, le=1)
     completeness_slope_per_mag: float = _f(
         0.0, "loss of completeness per magnitude brighter than 15 (blends, saturation)", ge=0, le=1
     )
