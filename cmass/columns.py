@@ -253,8 +253,10 @@ _COLUMNS = [
         "int32",
         "",
         "meta.number",
-        "True members above the flux limit inside the sphere of R200c",
+        "True members above the flux limit inside the sphere of R200c; missing where a "
+        "simulation file does not say",
         0,
+        nullable=True,
     ),
     _c(
         "log10_m200c",
@@ -340,9 +342,10 @@ _COLUMNS = [
         "",
         "meta.code.class",
         "0 member (inside R200c), 1 infalling or splashback (bound region outside R200c), "
-        "2 interloper",
+        "2 interloper; missing where a simulation file does not say",
         0,
         2,
+        nullable=True,
     ),
     _c(
         "host_log10_m200c",
@@ -502,7 +505,7 @@ _COLUMNS = [
         0,
         1,
     ),
-    _c("n", "int32", "", "meta.number", "Number of clusters", 0),
+    _c("n", "int32", "", "meta.number", "Number of clusters or other rows", 0),
     _c(
         "mean",
         "float64",
@@ -920,6 +923,11 @@ _TABLES = [
         "mock_galaxies",
         "One galaxy in the window of one mock cluster, with its truth",
         "cluster_id x_proj y_proj v_los r_mag galaxy_class host_log10_m200c",
+    ),
+    _table(
+        "mock_remarks",
+        "Rows of simulation files that were set aside or are doubtful, counted by reason",
+        "item reason n text",
     ),
     _table(
         "split", "The set that a mock cluster belongs to", "cluster_id halo_id set", "cluster_id"

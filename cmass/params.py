@@ -18,6 +18,7 @@ from cmass.errors import ParameterError
 
 PROFILES = ("smoke", "standard", "paper")
 Survey = Literal["embedded", "sdss"]
+MockSource = Literal["embedded", "rockstar-sag", "authors"]
 
 
 class _Section(BaseModel):
@@ -265,9 +266,40 @@ class ObserverParams(_Section):
     )  # fmt: skip
 
 
-class MockParams(_Section):
-    """The embedded simulator and its observer (SPEC section 3)."""
+class FilesParams(_Section):
+    """Simulation files, for mock.source other than embedded."""
 
+    haloes: tuple[str, ...] = _f((), "ROCKSTAR hlist tables of one snapshot")
+    galaxies: tuple[str, ...] = _f(
+        (), "SAG tables of the same snapshot, CSV or HDF5; or the authors' galaxies_XYvZ file"
+    )
+    clusters: str | None = _f(None, "the authors' clusters_M200c file (source: authors)")
+    columns: tuple[str, ...] = _f(
+        (), "names of SAG columns that are not the usual ones, as r=MyMagnitude"
+    )
+    box_size_mpc_h: float = _f(1000.0, "side of the periodic box, comoving Mpc/h", gt=0)
+    scale_factor: float = _f(
+        0.9567, "scale factor of the snapshot (paper: 0.9357, 0.9567, 0.9781)", gt=0.5, le=1
+    )
+    magnitude_offset_mag: float = _f(
+        0.0, "added to the file's r magnitude to give M - 5 log10 h in r shifted to z = 0.1"
+    )
+    rows_in_memory: int = _f(1_000_000, "rows held at once while sorting", ge=1000)
+
+    @model_validator(mode="after")
+    def _columns_are_pairs(self) -> FilesParams:
+        for pair in self.columns:
+            name, _, column = pair.partition("=")
+            if not (name and column):
+                raise ValueError(f"columns: expected name=column, found {pair!r}")
+        return self
+
+
+class MockParams(_Section):
+    """The embedded simulator, simulation files, and their observer (SPEC section 3)."""
+
+    source: MockSource = _f("embedded", "where haloes come from: embedded, rockstar-sag or authors")
+    files: FilesParams = FilesParams()
     haloes: HaloParams = HaloParams()
     galaxies: GalaxyParams = GalaxyParams()
     members: MemberParams = MemberParams()

@@ -366,8 +366,13 @@ def parameter_values(one: Step, params: Params) -> dict[str, Any]:
 
 
 def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]:
-    mirrored = one.name == "ingest" and params.survey == "sdss" and params.mirror
-    return one.inputs(workspace) + ((Path(params.mirror),) if mirrored and params.mirror else ())
+    given: list[str] = []
+    if one.name == "ingest" and params.survey == "sdss" and params.mirror:
+        given = [params.mirror]
+    if one.name == "mock" and params.mock.source != "embedded":
+        files = params.mock.files
+        given = [*files.haloes, *files.galaxies, *([files.clusters] if files.clusters else [])]
+    return one.inputs(workspace) + tuple(Path(path) for path in given)
 
 
 def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:

@@ -18,7 +18,7 @@ def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
         What is drawn, for instance ``"halo-field"``; streams of different
         purposes are independent.
     *ids : int
-        Identity of the thing drawn for, not negative, below 2³².
+        Identity of the thing drawn for, not negative.
 
     Returns
     -------
@@ -26,6 +26,13 @@ def generator(run_seed: int, purpose: str, *ids: int) -> np.random.Generator:
         Philox generator: the same arguments give the same bits on any machine,
         in any order, in any number of workers.
     """
-    # NumPy pads short keys with zeros: the number of ids keeps (1,) and (1, 0) apart.
-    key = (int(run_seed), zlib.crc32(purpose.encode()), len(ids), *(int(i) for i in ids))
+    # NumPy pads short keys with zeros and cuts long numbers into words: the number of ids and
+    # their lengths keep (1,) and (1, 0), and (2³² + 5,) and (5, 1), apart.
+    shape = len(ids) + sum(_extra_words(int(i)) << 8 * place for place, i in enumerate(ids, 1))
+    key = (int(run_seed), zlib.crc32(purpose.encode()), shape, *(int(i) for i in ids))
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def _extra_words(number: int) -> int:
+    """Words of 32 bits that a number takes beyond the first."""
+    return max(number.bit_length() - 1, 0) // 32

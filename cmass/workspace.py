@@ -35,6 +35,11 @@ class Workspace:
         return self.root / "downloads"
 
     @property
+    def boxes(self) -> Path:
+        """Simulation files sorted into cells, one folder a set of files, shared by all profiles."""
+        return self.root / "boxes"
+
+    @property
     def raw(self) -> Path:
         """ingest: clusters.parquet, galaxies.parquet, footprint.parquet, provenance.json
         (and truth.parquet for the embedded survey)."""

@@ -20,7 +20,7 @@ AREAS = {n for n, v in vars(Workspace).items() if isinstance(v, property)} - {"h
 FREE_PARAMETERS = {"workers", "profile"}
 #: Noted where all parameters were written down.
 RECORDED = "(recorded)"
-FREE_AREAS = {"downloads", "mlflow"}
+FREE_AREAS = {"downloads", "mlflow", "boxes"}
 
 
 class Watched:

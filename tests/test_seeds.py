@@ -57,3 +57,11 @@ def test_bits_are_those_of_numpy_philox():
 
 def test_ids_that_differ_by_a_trailing_zero_are_two_streams():
     assert not np.array_equal(generator(0, "x", 5).random(4), generator(0, "x", 5, 0).random(4))
+
+
+def test_ids_of_simulations_may_fill_two_words():
+    """MDPL2 numbers haloes beyond 2^32; (2^32 + 5) is neither 5 nor (5, 1)."""
+    big = 2**32 + 5
+    keys = [(5,), (big,), (5, 1), (1, 5), (big, 1), (5, 2**32 + 1), (5, 1, 1)]
+    firsts = {int(generator(0, "x", *key).integers(0, 2**63)) for key in keys}
+    assert len(firsts) == len(keys)

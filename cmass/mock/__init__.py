@@ -11,10 +11,10 @@ import numpy as np
 from cmass import cosmology as background
 from cmass.columns import FLAGS
 from cmass.mock import nuisance
-from cmass.mock.haloes import HaloPlan, draw_distances, plan_haloes
+from cmass.mock.haloes import HaloPlan, draw_distances
 from cmass.mock.observer import observe
 from cmass.mock.sightlines import sight_lines
-from cmass.mock.simulator import simulate_halo
+from cmass.mock.sources import EmbeddedSource, Remark, Source, open_source
 from cmass.params import Params
 from cmass.seeds import generator
 from cmass.shards import Shard, digest_of, run_shards, source_digest
@@ -28,9 +28,16 @@ SECTIONS = ("seed", "cosmology", "window", "mock")
 
 
 def observe_halo(
-    plan: HaloPlan, params: Params
+    plan: HaloPlan, params: Params, source: Source | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All windows of one halo.
+
+    Parameters
+    ----------
+    plan : HaloPlan
+    params : Params
+    source : Source, optional
+        Where the halo and its surroundings come from; the embedded simulator by default.
 
     Returns
     -------
@@ -39,12 +46,13 @@ def observe_halo(
     galaxies : list of dict of arrays
         The window's rows of `mock_galaxies`, one dict a sight line.
     """
+    source = EmbeddedSource() if source is None else source
     cosmology = background.from_params(params.cosmology)
     window = params.window
     mock, drawn = nuisance.draw(params.mock, params.seed, plan.halo_id)
     params = params.model_copy(update={"mock": mock})
     distances = draw_distances(plan.halo_id, plan.n_sight_lines, params)
-    field = simulate_halo(plan.halo_id, plan.log10_m200c, float(distances.min()), params)
+    field = source.field(plan, float(distances.min()), params)
     turn = generator(params.seed, "sight-lines", plan.halo_id)
     clusters, galaxies = [], []
     for number, direction in enumerate(sight_lines(plan.n_sight_lines, turn)):
@@ -73,7 +81,7 @@ def observe_halo(
                 "n_members": cone.inside_r200,
                 "contaminant_mass_ratio": cone.contaminant[0],
                 "contaminant_distance": cone.contaminant[1],
-                "nuisance": list(drawn.items()),
+                "nuisance": [(k, v) for k, v in drawn.items() if k.partition(".")[0] in source.uses],
                 "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
             }
         )
@@ -93,11 +101,11 @@ def observe_halo(
 
 def make_shard(folder: Path, shard: Shard) -> None:
     """Simulate and observe the haloes of one shard; write its two tables."""
-    plans, params = shard.arguments
+    plans, params, source = shard.arguments
     clusters: list[dict[str, Any]] = []
     galaxies: list[dict[str, Any]] = []
     for plan in plans:
-        rows, members = observe_halo(plan, params)
+        rows, members = observe_halo(plan, params, source)
         clusters += rows
         galaxies += members
     columns = {name: [row[name] for row in clusters] for name in clusters[0]}
@@ -108,8 +116,9 @@ def make_shard(folder: Path, shard: Shard) -> None:
 
 
 def observe_plans(
-    plans: list[HaloPlan], folder: Path, params: Params, sections: tuple[str, ...], description: str
-) -> None:
+    plans: list[HaloPlan], folder: Path, params: Params, sections: tuple[str, ...],
+    description: str, source: Source | None = None,
+) -> None:  # fmt: skip
     """Observe all haloes of `plans` in shards: ``clusters`` and ``galaxies`` below `folder`.
 
     Parameters
@@ -122,18 +131,22 @@ def observe_plans(
         Parameters that the product depends on: what is half made is kept only if they are the same.
     description : str
         Label of the progress bar.
+    source : Source, optional
+        The embedded simulator by default.
     """
+    source = EmbeddedSource() if source is None else source
     size = params.mock.haloes_per_shard
     shards = [
         Shard(
             number,
             (f"clusters/shard-{number:05d}.parquet", f"galaxies/shard-{number:05d}.parquet"),
-            (plans[start : start + size], params),
+            (plans[start : start + size], params, source),
         )
         for number, start in enumerate(range(0, len(plans), size))
     ]
     values = params.model_dump(mode="json")
-    digest = digest_of({name: values[name] for name in sections}, source_digest("mock"))
+    kept = {name: values[name] for name in sections}
+    digest = digest_of(kept, source_digest("mock"), source.identity)
     run_shards(
         make_shard, shards, folder, digest=digest, workers=params.workers, description=description
     )
@@ -141,6 +154,26 @@ def observe_plans(
 
 def run(workspace: Workspace, params: Params) -> None:
     """Make the mock catalogue: ``mock/clusters`` and ``mock/galaxies``, in shards."""
-    plans = plan_haloes(params)
-    observe_plans(plans, workspace.mock, params, SECTIONS, "mock")
-    log.info("mock: %d windows of %d haloes", params.mock.haloes.n_windows, len(plans))
+    if params.mock.source == "authors":
+        from cmass.mock.boxes import authors
+
+        authors.run(workspace, params)
+        return
+    source = open_source(workspace, params)
+    plans = source.plan(params)
+    observe_plans(plans, workspace.mock, params, SECTIONS, "mock", source)
+    write_remarks(workspace, source.remarks())
+    log.info("mock: %d windows of %d haloes", sum(p.n_sight_lines for p in plans), len(plans))
+
+
+def write_remarks(workspace: Workspace, remarks: list[Remark]) -> None:
+    """Say what was set aside in the log and in ``mock/remarks.parquet``, if there is any."""
+    for remark in remarks:
+        log.warning(
+            "mock: %d of item %s: %s (first: %s)",
+            remark.n, remark.item, remark.reason, remark.text,
+        )  # fmt: skip
+    if remarks:
+        columns = {name: [getattr(r, name) for r in remarks] for name in Remark.__annotations__}
+        table = make_table("mock_remarks", columns)
+        write_table(workspace.mock / "remarks.parquet", table, "mock_remarks")

@@ -28,6 +28,18 @@ class HaloPlan:
     n_sight_lines: int
 
 
+def sight_line_counts(log10_m200c: np.ndarray, z: float, params: Params) -> np.ndarray:
+    """Sight lines (N,) on haloes of these masses: their rarity above the edge, up to the most.
+
+    Rarity is that of the mass function at redshift `z`, relative to
+    ``log10_m200c_many_sight_lines``.
+    """
+    haloes = params.mock.haloes
+    edge = mass_function(haloes.log10_m200c_many_sight_lines, z, params.cosmology)
+    rarity = edge / mass_function(log10_m200c, z, params.cosmology)
+    return np.clip(np.rint(rarity), 1, haloes.sight_lines_max).astype(int)
+
+
 def plan_haloes(params: Params) -> list[HaloPlan]:
     """Haloes whose windows are flat in log mass, ``n_windows`` in all.
 
@@ -37,16 +49,8 @@ def plan_haloes(params: Params) -> list[HaloPlan]:
     """
     haloes = params.mock.haloes
     z = params.mock.snapshot_redshift
-    edge = haloes.log10_m200c_many_sight_lines
-
-    def lines(log10_m: np.ndarray) -> np.ndarray:
-        rarity = mass_function(edge, z, params.cosmology) / mass_function(
-            log10_m, z, params.cosmology
-        )
-        return np.clip(np.rint(rarity), 1, haloes.sight_lines_max).astype(int)
-
     grid = np.linspace(haloes.log10_m200c_min, haloes.log10_m200c_max, 4001)
-    weight = 1.0 / lines(grid)
+    weight = 1.0 / sight_line_counts(grid, z, params)
     cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
     cumulative *= (grid[1] - grid[0]) / (grid[-1] - grid[0])
     n_haloes = int(np.ceil(haloes.n_windows * cumulative[-1]))
@@ -54,7 +58,7 @@ def plan_haloes(params: Params) -> list[HaloPlan]:
     # One halo in each of n equal parts of the distribution: flat without Poisson noise.
     u = (random.permutation(n_haloes) + random.random(n_haloes)) / n_haloes
     log10_m = np.interp(u * cumulative[-1], cumulative, grid)
-    counts = lines(log10_m)
+    counts = sight_line_counts(log10_m, z, params)
     total = np.cumsum(counts)
     while total[-1] < haloes.n_windows:
         counts[counts == counts.max()] += 1
