@@ -81,7 +81,9 @@ def observe_halo(
                 "n_members": cone.inside_r200,
                 "contaminant_mass_ratio": cone.contaminant[0],
                 "contaminant_distance": cone.contaminant[1],
-                "nuisance": [(k, v) for k, v in drawn.items() if k.partition(".")[0] in source.uses],
+                "nuisance": [
+                    (k, v) for k, v in drawn.items() if k.partition(".")[0] in source.uses
+                ],
                 "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
             }
         )
@@ -155,9 +157,9 @@ def observe_plans(
 def run(workspace: Workspace, params: Params) -> None:
     """Make the mock catalogue: ``mock/clusters`` and ``mock/galaxies``, in shards."""
     if params.mock.source == "authors":
-        from cmass.mock.boxes import authors
+        from cmass.mock.boxes.authors import run as run_authors
 
-        authors.run(workspace, params)
+        run_authors(workspace, params)
         return
     source = open_source(workspace, params)
     plans = source.plan(params)
