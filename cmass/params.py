@@ -436,21 +436,25 @@ class CalibrateParams(_Section):
     priors: dict[str, tuple[float, float]] = _f(
         {
             "mock.galaxies.completeness": (0.85, 1.0),
-            "mock.galaxies.satellite_amplitude": (0.5, 1.5),
-            "mock.galaxies.satellite_norm_curvature": (-0.12, 0.0),
+            "mock.galaxies.satellite_amplitude": (0.6, 1.1),
+            "mock.galaxies.satellite_norm_curvature": (-0.12, -0.02),
+            "mock.galaxies.satellite_alpha": (-1.3, -0.9),
             "mock.galaxies.richness_scatter_dex": (0.05, 0.25),
-            "mock.members.concentration_ratio": (0.5, 1.3),
-            "mock.members.velocity_bias": (0.9, 1.1),
-            "mock.environment.neighbour_bias": (0.5, 1.7),
-            "mock.environment.infall_v200": (0.4, 1.2),
+            "mock.members.concentration_ratio": (0.6, 1.4),
+            "mock.members.velocity_bias": (0.92, 1.06),
+            "mock.members.substructure_fraction": (0.05, 0.6),
+            "mock.environment.neighbour_bias": (0.7, 1.6),
+            "mock.environment.field_density": (0.7, 1.4),
+            "mock.environment.infall_v200": (0.4, 1.1),
             "mock.environment.dispersion_v200": (0.1, 0.5),
             "mock.environment.dispersion_km_s": (100.0, 350.0),
-            "mock.observer.offcentre_mpc_h": (0.0, 0.12),
+            "mock.observer.offcentre_mpc_h": (0.02, 0.12),
+            "mock.observer.centre_velocity_v200": (0.05, 0.35),
         },
         "range of each free parameter, by dotted name",
     )
-    n_points: int = _f(80, "simulator runs of the design", ge=4)
-    n_windows: int = _f(1200, "windows of a design point", ge=20)
+    n_points: int = _f(96, "simulator runs of the design", ge=4)
+    n_windows: int = _f(1000, "windows of a design point", ge=20)
     check_windows: int = _f(3000, "windows of the run that checks the result", ge=20)
     model_error: float = _f(0.05, "relative error of any simulator, beside all others", ge=0)
 
