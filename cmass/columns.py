@@ -453,7 +453,7 @@ _COLUMNS = [
         "The ratio is one within its error or 10 %, whichever is larger",
         nullable=True,
     ),
-    _c("half", "string", "", "meta.id", "Half of the clusters by number: even or odd"),
+    _c("half", "string", "", "meta.id", "Half of the clusters by number: even, odd or all"),
     # --- calibration of the simulator
     _c("parameter", "string", "", "meta.id", "Dotted name of the parameter"),
     _c("prior_low", "float64", "", "stat.param;stat.min", "Lower end of its prior range"),
@@ -564,6 +564,28 @@ _COLUMNS = [
         0,
         nullable=True,
     ),
+    _c(
+        "number_density_h3_mpc3",
+        "float64",
+        "h3/Mpc3",
+        "phys.density",
+        "Comoving number density of haloes that the window stands for",
+        0,
+    ),
+    _c(
+        "log10_m200c_virial",
+        "float64",
+        "log10(Msun/h)",
+        "phys.mass",
+        "log10 of the virial M200c, measured on the window as GalWeight does",
+        5,
+        20,
+        nullable=True,
+    ),
+    _c("offset_low", "float64", "dex", "stat.value", "Lower edge of the bin of the offset"),
+    _c("offset_high", "float64", "dex", "stat.value", "Upper edge of the bin of the offset"),
+    _c("n_observed", "int64", "", "meta.number", "Clusters observed in the bin", 0),
+    _c("n_predicted", "float64", "", "meta.number", "Clusters predicted in the bin", 0),
     # --- training
     _c("epoch", "int32", "", "meta.number", "Epoch, from 1", 1),
     _c("loss", "float64", "", "stat.value", "Training loss: mean squared error, dex squared", 0),
@@ -982,6 +1004,20 @@ _TABLES = [
         "mass_function",
         "Number density of clusters at one mass, by one estimator",
         "log10_m200c estimator density_h3_mpc3_dex density_low density_high",
+    ),
+    _table(
+        "population_masses",
+        "One window of the population, with what network and GalWeight would say of it",
+        "cluster_id z distance_mpc_h log10_m200c_true n_galaxies number_density_h3_mpc3 "
+        "log10_m200c_virial log10_m200c log10_m200c_p16 log10_m200c_p50 log10_m200c_p84 flag "
+        "posterior",
+        "cluster_id",
+    ),
+    _table(
+        "offsets",
+        "Observed and predicted log10(M_pred/M_GalWeight) of one half in one bin",
+        "half offset_low offset_high n_observed n_predicted",
+        "half offset_low",
     ),
     _table(
         "realism",

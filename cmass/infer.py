@@ -8,16 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from scipy.stats import chi2
 
-from cmass import pretrained, seeds
+from cmass import cosmology, pretrained, seeds
 from cmass.columns import FLAGS
 from cmass.errors import VoxelError
-from cmass.evaluate import Numbers, metrics
+from cmass.evaluate import Numbers
+from cmass.evaluate.comparison import (
+    Comparison,
+    add_comparison,
+    add_counts,
+    add_imitation,
+    add_sample,
+    add_truth,
+    offsets_table,
+)
+from cmass.evaluate.forward import Windows
+from cmass.evaluate.realism.windows import cluster_numbers
+from cmass.galweight_mass import virial_masses
 from cmass.headline import write_metrics
 from cmass.params import Params
-from cmass.posterior import TAIL, at_edge, cumulative_at, quantiles, reweight
+from cmass.posterior import TAIL, at_edge, quantiles, reweight
 from cmass.pretrained import Bundle
 from cmass.progress import track
 from cmass.tables import make_table, points_by_cluster, read_table, to_numpy, write_table
@@ -29,8 +40,6 @@ Array = NDArray[np.float64]
 #: Grids handed to the network at once: 50 MB at 50³.
 _BATCH = 100
 _NO_MASS = ("too_few_galaxies", "degenerate", "bad_input")
-#: Mocks drawn for each cluster of the survey when GalWeight's comparison is predicted.
-_MOCKS_PER_CLUSTER = 5
 #: Points per dex of the mass function.
 _POINTS_PER_DEX = 50
 
@@ -160,158 +169,106 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
     )  # fmt: skip
 
 
-def facing_sigma(p16: Array, p50: Array, p84: Array, reference: Array) -> Array:
-    """1-sigma error of a mass on the side that faces `reference` (dex), any shape.
-
-    Posteriors are asymmetric: what a mass above ours is measured against is `sigma_plus`,
-    what a mass below it is measured against is `sigma_minus`.
-    """
-    return np.where(reference > p50, p84 - p50, p50 - p16)
-
-
-def pull(
-    p16: Array, p50: Array, p84: Array, reference: Array, reference_err: Array | float = 0.0
-) -> Array:
-    """log10(M / M_reference) over the combined error (paper, section 5).
-
-    M is the posterior median under the flat prior, its error the one facing the
-    reference (`facing_sigma`).
-    """
-    sigma = np.hypot(facing_sigma(p16, p50, p84, reference), reference_err)
-    return (p50 - reference) / sigma
-
-
-def expected_comparison(
-    bundle: Bundle, reference: Array, reference_err: Array, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Offsets and pulls that a perfect simulator would show against the reference masses.
-
-    The flat prior, its edges and mean reversion shift masses even if the mocks were
-    exactly right, so zero is not what to expect. Each cluster of the survey is replaced
-    by test mocks of its reference mass, and the truth of the mock, with the reference's
-    error drawn, takes the place of the reference.
-
-    Parameters
-    ----------
-    bundle : Bundle
-    reference, reference_err : ndarray, shape (n,)
-        log10 M200 and its error, dex.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    offset, pull : ndarray, shape (5 n,)
-    """
-    predicted, true = bundle.density.pairs
-    order = np.argsort(true, kind="stable")
-    place = np.searchsorted(true[order], reference)
-    width = max(_MOCKS_PER_CLUSTER, true.size // 50)
-    drawn = rng.integers(-width // 2, width // 2 + 1, (_MOCKS_PER_CLUSTER, reference.size))
-    rows = order[np.clip(place + drawn, 0, true.size - 1)].ravel()
-    error = np.broadcast_to(reference_err, drawn.shape).ravel()
-    mock_reference = true[rows] + error * rng.standard_normal(error.size)
-    chosen, back = np.unique(rows, return_inverse=True)
-    posterior = bundle.density.posterior(predicted[chosen], bundle.edges)
-    p16, p50, p84 = quantiles(posterior, bundle.edges, [TAIL, 0.5, 1 - TAIL])[back].T
-    return p50 - mock_reference, pull(p16, p50, p84, mock_reference, error)
-
-
-def _mean_error(values: Array) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
-
-
-def _spread_error(values: Array) -> float:
-    """Standard error of a standard deviation, from the fourth moment."""
-    if values.size < 4:
-        return float("nan")
-    rest = values - values.mean()
-    variance = float((rest**2).mean())
-    fourth = float((rest**4).mean())
-    return float(np.sqrt(max(fourth - variance**2, 0.0) / values.size / (4 * variance)))
-
-
-def _add_offset(numbers: Numbers, name: str, survey: str, offset: Array, pulls: Array,
-                paper: tuple[float | None, float | None] = (None, None)) -> None:  # fmt: skip
-    """Rows `<name>_offset_*`, `<name>_scatter*`, and the pull's mean and deviation."""
-    if offset.size == 0:
-        return
-    median_error = 1.2533 * _mean_error(offset)  # of a median of normal values
-    numbers.add(f"{name}_offset_median", float(np.median(offset)), bin=survey,
-                error=median_error, unit="dex")  # fmt: skip
-    numbers.add(f"{name}_scatter", metrics.scatter(offset), bin=survey,
-                error=_spread_error(offset), unit="dex")  # fmt: skip
-    numbers.add(f"{name}_scatter_robust", metrics.robust_scatter(offset), bin=survey, unit="dex")
-    prefix = "" if name == "galweight" else f"{name}_"
-    numbers.add(f"{prefix}pull_mean", float(pulls.mean()), bin=survey, error=_mean_error(pulls),
-                paper=paper[0])  # fmt: skip
-    numbers.add(f"{prefix}pull_std", metrics.scatter(pulls), bin=survey,
-                error=_spread_error(pulls), paper=paper[1])  # fmt: skip
-
-
-def comparison_table(
-    masses: pa.Table, clusters: pa.Table, truth: pa.Table | None, bundle: Bundle, survey: str,
-    rng: np.random.Generator,
-) -> pa.Table:  # fmt: skip
-    """Table `calibration` of a survey: our masses against GalWeight's and, if known, the truth.
-
-    Only clusters with a posterior and a GalWeight mass enter the comparison; their number
-    is `n_compared`. Rows that start with ``expected_`` say what a perfect simulator would
-    give (see `expected_comparison`).
+def survey_comparison(
+    masses: pa.Table, clusters: pa.Table, virial: Array, population: pa.Table,
+    volume_mpc3_h3: float, params: Params, log10_m200c_min: float = -np.inf,
+) -> Comparison:  # fmt: skip
+    """The survey's clusters and the population, ready to be compared with GalWeight.
 
     Parameters
     ----------
     masses, clusters : pyarrow.Table
         Tables `masses` and `clusters`, row by row the same clusters.
+    virial : ndarray, shape (n,)
+        log10 M200 of the survey's windows by the imitation of GalWeight.
+    population : pyarrow.Table
+        Table `population_masses`.
+    volume_mpc3_h3 : float
+        Comoving volume of the survey, h⁻³ Mpc³.
+    params : Params
+    log10_m200c_min : float
+        True mass below which the survey holds no halo: the embedded survey's own limit.
+    """
+    posterior = ("log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84")
+    reference, error, distance = to_numpy(
+        clusters, "log10_m200_galweight", "log10_m200_galweight_err", "distance_mpc_h"
+    )
+    p16, p50, p84 = to_numpy(masses, *posterior)
+    own = Windows(virial, distance, p16, p50, p84, np.ones(virial.size))
+    true, density, mock_virial, mock_distance = to_numpy(
+        population, "log10_m200c_true", "number_density_h3_mpc3", "log10_m200c_virial",
+        "distance_mpc_h",
+    )  # fmt: skip
+    number = np.where(true >= log10_m200c_min, density * volume_mpc3_h3, 0.0)
+    p16, p50, p84 = to_numpy(population, *posterior)
+    mocks = Windows(mock_virial, mock_distance, p16, p50, p84, number)
+    return Comparison(
+        own, reference, error, cluster_numbers(clusters["cluster_id"]), mocks, params.infer
+    )
+
+
+def comparison_table(
+    comparison: Comparison, masses: pa.Table, population: pa.Table, truth: pa.Table | None,
+    bundle: Bundle, theory: dict[float, float], survey: str, rng: np.random.Generator,
+) -> pa.Table:  # fmt: skip
+    """Table `calibration` of a survey: our masses against GalWeight's and, if known, the truth.
+
+    Only clusters with a posterior and a GalWeight mass enter the comparison; their number
+    is `n_compared`. Rows that start with ``expected_`` are the forward model's (see
+    `cmass.evaluate.forward`).
+
+    Parameters
+    ----------
+    comparison : Comparison
+    masses, population : pyarrow.Table
+        Tables `masses` and `population_masses`.
     truth : pyarrow.Table, optional
-        Table `survey_truth` in the same order.
+        Table `survey_truth` in the order of `masses`.
     bundle : Bundle
+    theory : dict of float to float
+        Haloes in the survey's volume above each mass that is counted.
     survey : str
         Goes to the column `bin`.
     rng : numpy.random.Generator
     """
-    numbers = Numbers()
-    p16, p50, p84 = to_numpy(masses, "log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84")
-    (flag,) = to_numpy(masses, "flag")
-    reference, error = to_numpy(clusters, "log10_m200_galweight", "log10_m200_galweight_err")
-    known = np.isfinite(p50)
-    numbers.add("n_clusters", masses.num_rows, bin=survey)
-    numbers.add("n_without_posterior", int((~known).sum()), bin=survey)
-    for one in FLAGS.values():
-        numbers.add(f"n_flag_{one.name}", int(((flag & one.value) > 0).sum()), bin=survey)
-    both = known & np.isfinite(reference) & np.isfinite(error)
-    numbers.add("n_compared", int(both.sum()), bin=survey)
-    a, b, c, ref, err = (x[both] for x in (p16, p50, p84, reference, error))
-    _add_offset(numbers, "galweight", survey, b - ref, pull(a, b, c, ref, err), paper=(-0.02, 1.05))
-    if both.any():
-        offset, pulls = expected_comparison(bundle, ref, err, rng)
-        good = np.isfinite(pulls)
-        numbers.add("expected_galweight_offset_median", float(np.median(offset[good])),
-                    bin=survey, unit="dex")  # fmt: skip
-        numbers.add("expected_galweight_scatter", metrics.scatter(offset[good]), bin=survey,
-                    unit="dex")  # fmt: skip
-        numbers.add("expected_pull_mean", float(pulls[good].mean()), bin=survey)
-        numbers.add("expected_pull_std", metrics.scatter(pulls[good]), bin=survey)
+    numbers, how = Numbers(), comparison.how
+    add_sample(numbers, masses, survey)
+    add_imitation(numbers, comparison, survey)
+    add_comparison(numbers, comparison, survey, rng)
+    point, p50 = to_numpy(masses, "log10_m200c", "log10_m200c_p50")
+    measured = {"point": point, "cnn3d": p50, "galweight": comparison.reference}
+    has, posterior = _posteriors(masses)
+    mocks = comparison.population
+    mock_has, mock_posterior = _posteriors(population)
+    expected = {
+        "point": (to_numpy(population, "log10_m200c")[0], mocks.number),
+        "cnn3d": (mocks.p50, mocks.number),
+        "galweight": comparison.expected_reference(),
+    }
+    add_counts(
+        numbers, how, measured, (posterior, bundle.edges), expected,
+        (mock_posterior, mocks.number[mock_has], bundle.edges), theory,
+    )  # fmt: skip
     if truth is not None:
         (true,) = to_numpy(truth, "log10_m200c_true")
-        known &= np.isfinite(true)
-        _add_offset(numbers, "truth", survey, (p50 - true)[known],
-                    pull(p16, p50, p84, true)[known])  # fmt: skip
-        rows = [
-            np.asarray(p, float) for p, k in zip(masses["posterior"].to_pylist(), known, strict=True)
-            if k
-        ]  # fmt: skip
-        if rows:
-            transform = cumulative_at(np.array(rows), bundle.edges, true[known])
-            for metric, level in (("coverage_68", 1 - 2 * TAIL), ("coverage_95", 1 - 2 * ndtr(-2))):
-                value = float(metrics.interval_coverage(transform, level)[0])
-                spread = np.sqrt(level * (1 - level) / transform.size)
-                numbers.add(f"truth_{metric}", value, bin=survey, error=spread)
+        known = has & np.isfinite(true)
+        add_truth(numbers, survey, true[known], comparison.survey.rows(known),
+                  posterior[known[has]], bundle.edges, how.bootstrap_rounds, rng)  # fmt: skip
     return numbers.table()
 
 
+def _posteriors(table: pa.Table) -> tuple[NDArray[np.bool_], Array]:
+    """Which rows have a posterior, and these posteriors, shape (k, n_bins)."""
+    lists = table["posterior"].to_pylist()
+    has = np.array([bool(p) for p in lists], bool)
+    rows = [p for p in lists if p]
+    return has, np.array(rows, float) if rows else np.empty((0, 0))
+
+
 def number_density(
-    log10_m: Array, at: Array, volume_mpc3_h3: float, width_dex: float
-) -> tuple[Array, Array, Array]:
+    log10_m: Array, at: Array, volume_mpc3_h3: float, width_dex: float,
+    number: Array | None = None,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Number density per dex by a Gaussian kernel, with a 1-sigma Poisson band.
 
     Parameters
@@ -324,6 +281,8 @@ def number_density(
         Comoving volume, h⁻³ Mpc³.
     width_dex : float
         Standard deviation of the kernel.
+    number : ndarray, shape (n,), optional
+        Clusters that each mass stands for; one by default.
 
     Returns
     -------
@@ -332,7 +291,8 @@ def number_density(
         effective number of clusters under the kernel, 2 sqrt(pi) h times the kernel sum.
     """
     offset = (at[:, None] - log10_m[None, :]) / width_dex
-    kernel = np.exp(-0.5 * offset**2).sum(axis=1) / (np.sqrt(2 * np.pi) * width_dex)
+    weight = np.ones(log10_m.size) if number is None else number
+    kernel = np.exp(-0.5 * offset**2) @ weight / (np.sqrt(2 * np.pi) * width_dex)
     # A kernel sum has the relative error of this many counts: (sum K)² / sum K².
     effective = kernel * 2 * np.sqrt(np.pi) * width_dex
     low, high = 0.5 * chi2.ppf(TAIL, 2 * effective), 0.5 * chi2.ppf(1 - TAIL, 2 * effective + 2)
@@ -341,12 +301,23 @@ def number_density(
 
 
 def mass_function_table(
-    by_estimator: dict[str, Array], area_deg2: float, z: float, params: Params
-) -> pa.Table:
+    by_estimator: dict[str, Array], area_deg2: float, z: float, params: Params,
+    expected: dict[str, tuple[Array, Array]] | None = None,
+) -> pa.Table:  # fmt: skip
     """Table `mass_function`: measured by each estimator, and Tinker+2008 (paper, Fig. A1).
 
     Every cluster counts once, in the volume of `area_deg2` out to the largest distance;
     one kernel (Scott's rule on all masses together) serves all estimators.
+
+    Parameters
+    ----------
+    by_estimator : dict of str to ndarray
+        log10 masses of the survey's clusters.
+    area_deg2, z : float
+    params : Params
+    expected : dict of str to (log10 masses, numbers), optional
+        What the forward model expects of an estimator: rows ``expected_<estimator>``,
+        without a band.
     """
     from cmass.mass_function import mass_function
 
@@ -371,9 +342,27 @@ def mass_function_table(
         volume = comoving_volume(area_deg2, params.window.distance_max_mpc_h)
         for name, m in known.items():
             add(name, at, *number_density(m, at, volume, width))
+        for name, (m, number) in (expected or {}).items():
+            has = np.isfinite(m)
+            density, _, _ = number_density(m[has], at, volume, width, number[has])
+            add(f"expected_{name}", at, density, [None] * at.size, [None] * at.size)
         theory = mass_function(at, z, params.cosmology)
         add("tinker08", at, theory, [None] * at.size, [None] * at.size)
     return make_table("mass_function", columns)
+
+
+def haloes_above(
+    thresholds: tuple[float, ...], z: float, volume_mpc3_h3: float, params: Params
+) -> dict[float, float]:
+    """Haloes of Tinker+2008 in a volume (h⁻³ Mpc³) above each log10 M200c."""
+    from cmass.mass_function import mass_function
+
+    found = {}
+    for threshold in thresholds:
+        at = np.linspace(threshold, 16.0, 1001)
+        density = mass_function(at, z, params.cosmology)
+        found[threshold] = float(np.trapezoid(density, at)) * volume_mpc3_h3
+    return found
 
 
 def comoving_volume(area_deg2: float, distance_mpc_h: float) -> float:
@@ -384,7 +373,8 @@ def comoving_volume(area_deg2: float, distance_mpc_h: float) -> float:
 def run(workspace: Workspace, params: Params) -> None:
     """Estimate the masses of the selected clusters and compare them with GalWeight's.
 
-    Writes `masses/masses.parquet`, `comparison.parquet` and `mass_function.parquet`.
+    Writes `masses/masses.parquet`, `comparison.parquet`, `mass_function.parquet` and
+    `offsets.parquet`.
     """
     bundle = pretrained.from_workspace(workspace, params)
     clusters = read_table(workspace.selected / "clusters.parquet", "clusters")
@@ -397,21 +387,43 @@ def run(workspace: Workspace, params: Params) -> None:
     ids = clusters["cluster_id"].to_pylist()
     masses = masses_from_points(Sample(ids, ra, dec, z, flag, points, offsets), bundle)
     truth = _truth(workspace, clusters)
+    population = read_table(workspace.evaluation / "population.parquet", "population_masses")
+    area = effective_area_deg2(workspace, params, clusters.num_rows)
+    volume = comoving_volume(area, params.window.distance_max_mpc_h)
+    virial = virial_masses(
+        points, offsets, z, cosmology.from_params(params.cosmology), params.galweight
+    )
+    lowest = params.ingest.embedded.log10_m200c_min if truth is not None else -np.inf
+    against = survey_comparison(
+        masses, clusters, virial.log10_m200, population, volume, params, lowest
+    )
+    median_z = float(np.median(z))
     rng = seeds.generator(params.seed, "infer-expected")
-    comparison = comparison_table(masses, clusters, truth, bundle, workspace.survey, rng)
+    comparison = comparison_table(
+        against, masses, population, truth, bundle,
+        haloes_above(params.infer.count_above_log10_m200c, median_z, volume, params),
+        workspace.survey, rng,
+    )  # fmt: skip
     by_estimator = {
         "cnn3d": to_numpy(masses, "log10_m200c_p50")[0],
-        "galweight": to_numpy(clusters, "log10_m200_galweight")[0],
+        "point": to_numpy(masses, "log10_m200c")[0],
+        "galweight": against.reference,
     }
     if truth is not None:
         by_estimator["truth"] = to_numpy(truth, "log10_m200c_true")[0]
-    area = effective_area_deg2(workspace, params, clusters.num_rows)
-    function = mass_function_table(by_estimator, area, float(np.median(z)), params)
+    mocks = against.population
+    expected = {
+        "cnn3d": (mocks.p50, mocks.number),
+        "point": (to_numpy(population, "log10_m200c")[0], mocks.number),
+        "galweight": against.expected_reference(),
+    }
+    function = mass_function_table(by_estimator, area, median_z, params, expected)
     folder = workspace.masses
     write_table(folder / "masses.parquet", masses, "masses")
     write_table(folder / "comparison.parquet", comparison, "calibration")
     write_metrics(folder / "metrics.json", comparison)
     write_table(folder / "mass_function.parquet", function, "mass_function")
+    write_table(folder / "offsets.parquet", offsets_table(against), "offsets")
     values = dict(
         zip(comparison["metric"].to_pylist(), comparison["value"].to_pylist(), strict=True)
     )

@@ -427,7 +427,9 @@ class GalweightParams(_Section):
     softening_mpc_h: float = _f(0.02, "softening of pair distances, Mpc/h", ge=0)
     concentration: float = _f(12.0, "NFW profile through the virial masses", gt=1)
     zero_point_dex: float = _f(-0.115, "added to log10 M200", ge=-1, le=1)
-    n_members_min: int = _f(4, "fewest members inside the aperture", ge=3)
+    n_members_min: int = _f(
+        5, "fewest members inside the aperture (GalWCat19 lists no fewer)", ge=3
+    )
 
 
 class CalibrateParams(_Section):
@@ -466,6 +468,17 @@ class InferParams(_Section):
         None, "area for the mass function, deg^2; none: of the footprint (paper: 6670)"
     )
     completeness_log10_m200c: float = _f(14.0, "complete above, log10 Msun/h (paper: 14.0)")
+    match_bin_dex: float = _f(
+        0.15, "forward model: bins of virial mass in which the selection is measured, dex", gt=0
+    )
+    match_distance_bins: int = _f(4, "forward model: its bins of distance", ge=1)
+    match_neighbours: int = _f(
+        40, "forward model: clusters of like virial mass that lend M_GalWeight/M_virial", ge=1
+    )
+    bootstrap_rounds: int = _f(100, "forward model: resamples behind the errors", ge=10)
+    count_above_log10_m200c: tuple[float, ...] = _f(
+        (14.0, 14.2, 14.4, 14.6), "clusters are counted above, log10 Msun/h"
+    )
 
 
 class StudyParams(_Section):

@@ -168,10 +168,15 @@ STEPS: tuple[Step, ...] = (
         "evaluate",
         "cmass.evaluate:run",
         "Judge the masses on the evaluation set: residuals, coverage, scatter.",
-        sections=("seed", "cosmology", "window", "voxels", "posterior", "evaluate"),
-        inputs=lambda w: (w.voxels / "evaluation", w.mock, w.model / _WEIGHTS, w.posterior),
+        sections=(
+            "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
+            "posterior", "evaluate", "galweight",
+        ),
+        inputs=lambda w: (
+            w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
+        ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/metrics.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
+        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
     ),
     Step(
         "infer",
@@ -180,9 +185,12 @@ STEPS: tuple[Step, ...] = (
         sections=(
             "seed", "cosmology", "window", "voxels", "posterior", "galweight", "infer",
         ),
-        inputs=lambda w: (w.raw, w.selected, w.model / _WEIGHTS, w.posterior),
+        sections_by_survey=(("embedded", ("ingest.embedded.log10_m200c_min",)),),
+        inputs=lambda w: (
+            w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
+        ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(

@@ -5,13 +5,12 @@ import pytest
 from scipy.stats import poisson
 
 from cmass.columns import FLAGS
+from cmass.evaluate.forward import facing_sigma, pull
 from cmass.infer import (
     comoving_volume,
-    expected_comparison,
-    facing_sigma,
+    haloes_above,
     mass_function_table,
     number_density,
-    pull,
 )
 from cmass.params import load_params
 from cmass.posterior import cumulative_at, grid_edges, quantiles
@@ -28,9 +27,8 @@ def products(tiny_run):
 
 
 def value(numbers, metric, column="value"):
-    row = numbers[numbers.metric == metric]
+    row = numbers[(numbers.metric == metric) & (numbers.bin == "embedded")]
     assert len(row) == 1, metric
-    assert row["bin"].iloc[0] == "embedded"
     return row[column].iloc[0]
 
 
@@ -99,19 +97,54 @@ def test_pull_uses_the_error_that_faces_the_reference():
     np.testing.assert_allclose(found, [-1.2, 2.0])
 
 
-def test_expected_comparison_of_a_right_simulator(tiny_run):
-    """Mock references with no error: the pull has about unit width and the offset is small."""
-    bundle = from_workspace(*tiny_run)
-    _, true = bundle.density.pairs
-    reference = np.random.default_rng(0).choice(true, 200)
-    offset, pulls = expected_comparison(bundle, reference, np.zeros(200), np.random.default_rng(1))
-    good = np.isfinite(pulls)
-    assert good.mean() > 0.95
-    # 200 pairs of a smoothed density: the widths are right to some ten per cent.
-    assert 0.7 < pulls[good].std() < 1.2
-    assert abs(np.median(offset[good])) < 0.1
-    wide = expected_comparison(bundle, reference, np.full(200, 0.5), np.random.default_rng(1))[0]
-    assert wide[np.isfinite(wide)].std() > offset[good].std() + 0.2
+def test_forward_model_has_rows_for_each_half(products):
+    _, numbers, workspace = products
+    offsets = read_table(workspace.masses / "offsets.parquet", "offsets").to_pandas()
+    for half, bin in (("all", "embedded"), ("even", "embedded_even"), ("odd", "embedded_odd")):
+        rows = numbers[numbers.bin == bin].set_index("metric").value
+        counts = offsets[offsets.half == half]
+        assert counts.n_observed.sum() == rows["n_compared"] > 5
+        assert counts.n_predicted.sum() == pytest.approx(rows["n_compared"])
+        for name in ("galweight_offset_mean", "galweight_scatter", "pull_mean", "pull_std"):
+            assert np.isfinite(rows[f"expected_{name}"])
+        found = rows["galweight_offset_mean"] - rows["expected_galweight_offset_mean"]
+        assert rows["galweight_offset_mean_beyond_expected"] == pytest.approx(found)
+    assert (numbers.groupby(["metric", "bin"]).size() == 1).all()
+
+
+def test_counts_above_a_mass(products):
+    masses, numbers, workspace = products
+    rows = numbers[numbers.bin == "above 14.2"].set_index("metric").value
+    assert rows["n_above_cnn3d"] == (masses.log10_m200c_p50 > 14.2).sum()
+    assert rows["n_above_point"] == (masses.log10_m200c > 14.2).sum()
+    grid = read_table(workspace.posterior / "posterior_grid.parquet", "posterior_grid")
+    edges = grid_edges(grid)
+    p = np.array([list(x) for x in masses.posterior if len(x)], float)
+    above = (1 - cumulative_at(p, edges, np.full(len(p), 14.2))).sum()
+    assert rows["n_above_posterior"] == pytest.approx(above, rel=1e-9)
+    population = read_table(
+        workspace.evaluation / "population.parquet", "population_masses"
+    ).to_pandas()
+    from cmass.infer import effective_area_deg2
+
+    volume = comoving_volume(effective_area_deg2(workspace, load_params(), 30), 250.0)
+    # The embedded survey has no halo below its own limit.
+    inside = population[population.log10_m200c_true >= 13.7]
+    weight = inside.number_density_h3_mpc3 * volume
+    expected = weight[inside.log10_m200c > 14.2].sum()
+    assert rows["expected_n_above_point"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_haloes_above_a_mass_is_the_integral():
+    pytest.importorskip("colossus")
+    from scipy.integrate import quad
+
+    from cmass.mass_function import mass_function
+
+    params = load_params()
+    expected = 1e7 * quad(lambda m: mass_function(m, 0.06, params.cosmology), 14.2, 16)[0]
+    found = haloes_above((14.2,), 0.06, 1e7, params)[14.2]
+    assert found == pytest.approx(expected, rel=1e-4)  # trapezoids of 0.002 dex
 
 
 def test_number_density_integrates_to_the_count():

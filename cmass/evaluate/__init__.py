@@ -192,8 +192,11 @@ def run(workspace: Workspace, params: Params) -> None:
     """Judge network, posteriors and sigma-M on the evaluation set.
 
     Writes `evaluation/predictions.parquet`, `calibration.parquet` (numbers beside the
-    paper's), `coverage.parquet` and `residuals.parquet` (data behind the figures).
+    paper's), `coverage.parquet` and `residuals.parquet` (data behind the figures), and
+    `population.parquet`: what network and GalWeight say of the population.
     """
+    from cmass.evaluate.population import population_table
+
     bundle = pretrained.from_workspace(workspace, params)
     clusters = read_table(
         workspace.mock / "clusters", "mock_clusters",
@@ -224,6 +227,8 @@ def run(workspace: Workspace, params: Params) -> None:
     write_table(folder / "coverage.parquet", make_table("coverage", coverage), "coverage")
     residuals = residuals_table(true, predicted, params.evaluate.mass_bin_dex)
     write_table(folder / "residuals.parquet", residuals, "residuals")
+    population = population_table(workspace, params, bundle)
+    write_table(folder / "population.parquet", population, "population_masses")
     epsilon, plain = metrics.residual(true, predicted), metrics.residual(true, rival)
     log.info(
         "evaluate: %d mocks, epsilon %.3f ± %.3f dex (sigma-M %.3f ± %.3f), coverage error %.3f",

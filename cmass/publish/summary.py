@@ -37,10 +37,26 @@ METRIC_WORDS = {
     "galweight_scatter_robust": "Robust scatter of log₁₀(M_pred/M_GalWeight)",
     "pull_mean": "Mean pull against GalWeight",
     "pull_std": "Standard deviation of the pull against GalWeight",
-    "expected_galweight_offset_median": "Median offset that a perfect simulator would show",
-    "expected_galweight_scatter": "Scatter that a perfect simulator would show",
-    "expected_pull_mean": "Mean pull that a perfect simulator would show",
-    "expected_pull_std": "Standard deviation of the pull that a perfect simulator would show",
+    "galweight_offset_mean": "Mean of log₁₀(M_pred/M_GalWeight)",
+    "expected_n_compared": "Clusters that the forward model expects in the comparison",
+    "expected_n_windows_effective": "Forward model: effective number of mock windows",
+    "expected_n_unmatched": "Forward model: clusters of which the population has no like",
+    "expected_galweight_offset_mean": "Mean offset that the forward model expects",
+    "expected_galweight_offset_median": "Median offset that the forward model expects",
+    "expected_galweight_scatter": "Scatter that the forward model expects",
+    "expected_galweight_scatter_robust": "Robust scatter that the forward model expects",
+    "expected_pull_mean": "Mean pull that the forward model expects",
+    "expected_pull_std": "Standard deviation of the pull that the forward model expects",
+    "galweight_offset_mean_beyond_expected": "Mean offset, observed less expected",
+    "galweight_scatter_over_expected": "Scatter, observed over expected",
+    "galweight_offset_ks_distance": "Largest distance of the observed and expected CDFs",
+    "galweight_offset_ks_chance": "Chance of such a distance (Kolmogorov–Smirnov)",
+    "virial_offset_median": "Virial mass over GalWeight's: median of log₁₀",
+    "virial_scatter": "Virial mass over GalWeight's: scatter of log₁₀",
+    "virial_scatter_robust": "Virial mass over GalWeight's: robust scatter of log₁₀",
+    "virial_failed": "Clusters whose virial mass is over 0.4 dex off GalWeight's",
+    "n_without_virial": "Clusters without a virial mass",
+    "selection": "Clusters of the survey over those of the mass function",
     "truth_offset_median": "Median of log₁₀(M_pred/M_true), embedded survey",
     "truth_scatter": "Scatter of log₁₀(M_pred/M_true), embedded survey",
     "truth_scatter_robust": "Robust scatter of log₁₀(M_pred/M_true), embedded survey",
@@ -144,7 +160,7 @@ def mass_counts(masses: pa.Table) -> dict[str, Any]:
 
 
 def pulls(joined: pa.Table) -> np.ndarray:
-    """Pulls of the posterior medians against GalWeight, as `cmass.infer.pull` defines them.
+    """Pulls of the posterior medians against GalWeight, as `cmass.evaluate.forward.pull` defines them.
 
     Parameters
     ----------
@@ -156,7 +172,7 @@ def pulls(joined: pa.Table) -> np.ndarray:
     ndarray, shape (n,)
         NaN where an error is missing.
     """
-    from cmass.infer import pull
+    from cmass.evaluate.forward import pull
 
     names = ("log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84", "log10_m200_galweight",
              "log10_m200_galweight_err")  # fmt: skip

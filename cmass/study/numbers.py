@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from cmass.columns import TABLES
 from cmass.evaluate import metrics
-from cmass.infer import pull
+from cmass.evaluate.forward import pull
 from cmass.mock.ingredients import EVERYTHING
 from cmass.posterior import TAIL
 from cmass.study.units import Survey, Unit, survey_masses

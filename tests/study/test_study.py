@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cmass import cli, mock, posterior, study
 from cmass.columns import TABLES
 from cmass.errors import InputError, ParameterError, WorkspaceError
-from cmass.infer import pull
+from cmass.evaluate.forward import pull
 from cmass.mock.haloes import plan_haloes
 from cmass.mock.ingredients import EVERYTHING, INGREDIENTS
 from cmass.networks import prediction
