@@ -489,7 +489,9 @@ class StudyParams(_Section):
     test: int = _f(1000, "windows for the density estimator", ge=10)
     evaluation: int = _f(1000, "windows that judge", ge=10)
     voxels_n: int = _f(25, "voxels per axis: an eighth of the work of 50", ge=9)
-    epochs: int = _f(10, "most epochs", ge=1)
+    epochs: int = _f(20, "most epochs", ge=1)
+    batch_size: int = _f(25, "clusters per step: half the product's, for as many steps", ge=1)
+    learning_rate: float = _f(1e-3, "Adam's first rate: fewer windows, larger steps", gt=0)
 
 
 class PublishParams(_Section):

@@ -64,10 +64,15 @@ def plan(
     Raises
     ------
     ParameterError
-        A name is no ingredient, or there is no seed.
+        A name is no ingredient, there is no seed, or the mocks are not the simulator's.
     """
     from cmass.study.units import plan_unit
 
+    if params.mock.source != "embedded":
+        raise ParameterError(
+            f"mock.source is {params.mock.source}: studies switch off ingredients of the embedded "
+            "simulator, which simulation files have not"
+        )
     if not seeds:
         raise ParameterError("study.seeds: a study needs one seed at least")
     for name in names:

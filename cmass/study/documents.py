@@ -97,20 +97,21 @@ def _by_group(table: pa.Table, *keys: str) -> dict[tuple[str, ...], dict[str, di
     return found
 
 
-def _spread(by_seed: dict[int, float]) -> tuple[float, float] | None:
-    """Mean over the seeds and half their range."""
-    values = np.array([v for v in by_seed.values() if np.isfinite(v)])
-    return (float(values.mean()), float(np.ptp(values)) / 2) if values.size else None
-
-
 def _plain(by_seed: dict[int, float]) -> str:
-    spread = _spread(by_seed)
-    return _NONE if spread is None else f"{spread[0]:.3f} ± {spread[1]:.3f}"
+    return _mean(by_seed, "")
 
 
 def _signed(by_seed: dict[int, float]) -> str:
-    spread = _spread(by_seed)
-    return _NONE if spread is None else f"{spread[0]:+.3f} ± {spread[1]:.3f}".replace("-", "−")
+    return _mean(by_seed, "+").replace("-", "−")
+
+
+def _mean(by_seed: dict[int, float], sign: str) -> str:
+    """Mean over the seeds and, where there is more than one, half their range."""
+    values = np.array([v for v in by_seed.values() if np.isfinite(v)])
+    if not values.size:
+        return _NONE
+    mean = f"{values.mean():{sign}.3f}"
+    return mean if values.size == 1 else f"{mean} ± {np.ptp(values) / 2:.3f}"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -54,8 +54,8 @@ _SOURCES = (
     "networks/streaming.py", "networks/training.py", "networks/prediction.py",
     "networks/dispersion.py", "posterior.py", "study/units.py",
 )  # fmt: skip
-#: Not the simulator's: the list of what can be left out of it.
-_NOT_SIMULATOR = ("ingredients.py", "population.py", "survey.py")
+#: Not the simulator's: the list of what can be left out of it, other samples, simulation files.
+_NOT_SIMULATOR = {"ingredients", "population", "survey", "boxes"}
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ class Unit:
 def _code_digest() -> str:
     """Identity of the code as it was when the study began; it may be edited meanwhile."""
     package = Path(mock.__file__).parent
-    files = [f for f in sorted(package.rglob("*.py")) if f.name not in _NOT_SIMULATOR]
-    simulator = [f"mock/{file.relative_to(package).as_posix()}" for file in files]
+    parts = sorted(
+        p for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    )
+    simulator = [f"mock/{part.name}" for part in parts if part.stem not in _NOT_SIMULATOR]
     return source_digest(*simulator, *_SOURCES)
 
 
@@ -145,12 +147,17 @@ def _small(params: Params) -> Params:
     study = params.study
     sizes = {"train": study.train, "test": study.test, "evaluation": study.evaluation}
     haloes = params.mock.haloes.model_copy(update={"n_windows": sum(sizes.values())})
+    training = {
+        "epochs": study.epochs,
+        "batch_size": study.batch_size,
+        "learning_rate": study.learning_rate,
+    }
     return params.model_copy(
         update={
             "mock": params.mock.model_copy(update={"haloes": haloes}),
             "split": params.split.model_copy(update=sizes),
             "voxels": params.voxels.model_copy(update={"n": study.voxels_n}),
-            "train": params.train.model_copy(update={"epochs": study.epochs}),
+            "train": params.train.model_copy(update=training),
         }
     )
 

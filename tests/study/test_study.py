@@ -336,6 +336,9 @@ def test_markdown_has_a_line_for_each_ingredient(done):
                if r["ingredient"] == EVERYTHING]  # fmt: skip
     spread = abs(scatter[0] - scatter[1]) / 2
     assert lines[2].split("|")[3].strip() == f"{np.mean(scatter):.3f} ± {spread:.3f}"
+    one_seed = result.table.filter([s == 1 for s in result.table["seed"].to_pylist()])
+    line = documents.ingredients_markdown(one_seed, "embedded").splitlines()[2]
+    assert line.split("|")[3].strip() == f"{scatter[0]:.3f}"  # one value has no range
 
 
 def test_results_stand_between_their_markers(tmp_path):
@@ -426,3 +429,18 @@ def test_times_in_words(seconds, words):
 def test_a_study_needs_a_seed(tmp_path):
     with pytest.raises(ParameterError, match="one seed"):
         study.plan(ONLY, (), Workspace(tmp_path, "smoke", "embedded"), small_params())
+
+
+def test_simulation_files_have_no_ingredients(tmp_path):
+    params = small_params()
+    files = params.model_copy(update={"mock": params.mock.model_copy(update={"source": "authors"})})
+    with pytest.raises(ParameterError, match="mock.source is authors"):
+        study.plan(ONLY, (1,), Workspace(tmp_path, "smoke", "embedded"), files)
+
+
+def test_the_code_that_counts_is_the_simulators_and_the_networks(monkeypatch):
+    caught = []
+    monkeypatch.setattr(units, "source_digest", lambda *names: caught.extend(names) or "digest")
+    units._code_digest.__wrapped__()
+    assert {"mock/members.py", "mock/observer.py", "mock/__init__.py", "voxels.py"} <= set(caught)
+    assert not {"mock/ingredients.py", "mock/boxes"} & set(caught)
