@@ -400,8 +400,15 @@ def calibrate(
     with workspace_lock(workspace):
         result = calibration.run(workspace, values, file if write else None)
     names = ["parameter", "before", "calibrated", "error", "from", "to"]
-    rows = [dict(zip(names, row, strict=True)) for row in result.rows()]
+    rows = [
+        dict(zip(names, (name, *(f"{value:.4g}" for value in values)), strict=True))
+        for name, *values in result.rows()
+    ]
     _print_rows(names, rows, len(rows))
+    typer.echo(
+        f"deviation of the even clusters: {result.deviation_start:.2f} before, "
+        f"{result.deviation_best:.2f} after"
+    )
 
 
 # ------------------------------------------------------------------------------------- studies

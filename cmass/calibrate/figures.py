@@ -90,10 +90,11 @@ def parameter_ranges(parameters: pa.Table) -> Figure:
     place, width = np.arange(len(names))[::-1], high - low
     axes.hlines(place, 0, 1, color=MUTED, lw=1)
     axes.plot((start - low) / width, place, "|", ms=12, mew=2, color=MUTED, label="before")
-    axes.errorbar(
-        (best - low) / width, place, xerr=error / width, fmt="o", color=BLUE, capsize=3,
-        label="calibrated, 1σ",
-    )  # fmt: skip
+    at, reach = (best - low) / width, error / width
+    # Beyond the prior there is no probability.
+    bars = np.array([np.minimum(reach, at), np.minimum(reach, 1 - at)])
+    axes.errorbar(at, place, xerr=np.maximum(bars, 0), fmt="o", color=BLUE, capsize=3,
+                  label="calibrated, 1σ")  # fmt: skip
     for y, a, b, x, e in zip(place, low, high, best, error, strict=True):
         axes.annotate(f"{a:g}", (0, y), (-4, 6), textcoords="offset points", ha="left", fontsize=7)
         axes.annotate(f"{b:g}", (1, y), (4, 6), textcoords="offset points", ha="right", fontsize=7)
@@ -102,7 +103,7 @@ def parameter_ranges(parameters: pa.Table) -> Figure:
             color=RED if min(x - a, b - x) < 0.02 * (b - a) else BLUE,
         )  # fmt: skip
     axes.set_yticks(place, names)
-    axes.set(xlabel="Place in the prior range", xlim=(-0.05, 1.3))
+    axes.set(xlabel="Place in the prior range", xlim=(-0.05, 1.4))
     axes.set_xticks(np.linspace(0, 1, 5))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
@@ -129,13 +130,9 @@ def ratios(before: pa.Table, after: pa.Table) -> Figure:
         (ratio,) = to_numpy(table, "ratio")
         axes.plot(x, np.clip(ratio, 0.3, 1.9), mark, ms=4, color=colour, label=label)
     axes.axhline(1, color=INK, lw=1, ls="--")
-    for name in names:
-        here = x[statistic == name]
-        axes.annotate(
-            STATISTICS[name].title, (here.mean(), 0.02), xycoords=("data", "axes fraction"),
-            rotation=90, ha="center", va="bottom", fontsize=7.5,
-        )  # fmt: skip
     axes.set(ylabel="Mock / real", ylim=(0.3, 1.9), xlim=(x[0] - 1, x[-1] + 1))
-    axes.set_xticks([])
+    middles = [x[statistic == name].mean() for name in names]
+    axes.set_xticks(middles, [STATISTICS[n].title for n in names], rotation=25, ha="right")
+    axes.grid(False, axis="x")
     axes.legend(ncols=3, loc="upper right")
     return figure

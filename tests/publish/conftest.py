@@ -7,10 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import norm
 
 from cmass.columns import FLAGS
+from cmass.evaluate.realism import FEATURES, realism_table, rows_of
+from cmass.evaluate.realism.statistics import STATISTICS
 from cmass.params import Params
 from cmass.tables import make_table, write_json, write_table
 from cmass.workspace import Workspace
@@ -30,7 +33,30 @@ def build_workspace(
     _selected_and_masses(workspace, rng, n_clusters, with_masses, galaxies_per_cluster)
     _mocks(workspace, rng, n_mocks)
     _numbers(workspace, n_clusters, with_masses)
+    if with_masses:
+        write_table(workspace.realism / "realism.parquet", realism_rows(), "realism")
     return workspace
+
+
+def realism_rows(halves: tuple[str, ...] = ("even", "odd")) -> pa.Table:
+    """Table `realism`: mocks 5 % above the survey, the first bin of each statistic 50 %."""
+    rows = []
+    for half in halves:
+        for statistic in STATISTICS.values():
+            k = statistic.low.size
+            real = np.linspace(10, 20, k)
+            mock = 1.05 * real
+            mock[0] = 1.5 * real[0]
+            rows += rows_of(
+                statistic.name, statistic.bin_names(), statistic.low, statistic.high,
+                statistic.bin_units(), real, 0.02 * real, mock, 0.01 * real, half, 0.1,
+            )  # fmt: skip
+        rows += rows_of(
+            FEATURES, ["AUC", "distance"], np.arange(2.0), np.arange(2.0) + 1, ["", ""],
+            np.array([0.5, 6.0]), np.array([0.02, 0.01]), np.array([0.61, 6.02]), np.zeros(2),
+            half, 0.1,
+        )  # fmt: skip
+    return realism_table(rows)
 
 
 def _raw(workspace: Workspace) -> None:

@@ -71,6 +71,7 @@ def write_report(
         galaxies=tables["galaxies"].num_rows,
         tiles=_tiles(tables, workspace.survey),
         panels=list(panels(workspace, params, tables)),
+        **_realism(workspace, params),
         numbers=[n for n in numbers if n.bin in main and not n.metric.startswith("n_flag_")],
         numbers_by_bin=[n for n in numbers if n.bin not in main],
         flags=summary.flag_counts(masses),
@@ -188,6 +189,21 @@ def panels(workspace: Workspace, params: Params, tables: dict[str, pa.Table]) ->
         "of the best epoch are kept.",
         figures.loss_curve(read_table(workspace.model / "history.parquet", "training_history")),
     )  # fmt: skip
+
+
+def _realism(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """Scores and panels of the comparison with the mocks; empty where none was made."""
+    from cmass.publish.report import realism
+
+    file = workspace.realism / "realism.parquet"
+    if not file.exists():
+        return {"realism_scores": [], "realism_panels": []}
+    table, agreement = read_table(file, "realism"), params.realism.agreement
+    drawn = [
+        Panel(name, title, caption, inline_svg(figure, name, f"{title}. {caption}"))
+        for name, title, caption, figure in realism.figures(table, agreement)
+    ]
+    return {"realism_scores": realism.score_rows(table, agreement), "realism_panels": drawn}
 
 
 def inline_svg(figure: Figure, name: str, alternative: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cmass.columns import FLAGS
+from cmass.evaluate.realism.statistics import STATISTICS
 from cmass.params import Params
 from cmass.publish import run
 from cmass.publish.report import SIZE_MAX, save_overview
@@ -20,6 +21,7 @@ from cmass.workspace import Workspace
 
 PANELS = ["sky", "galweight", "pull", "mass-function", "truth", "residuals", "coverage", "joint",
           "loss"]  # fmt: skip
+REALISM = [f"realism-{name.replace('_', '-')}" for name in (*STATISTICS, "features")]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -70,9 +72,9 @@ def test_nothing_is_loaded_from_elsewhere(file: Path, page: Page) -> None:
 
 
 def test_every_figure_is_there_and_says_what_it_shows(page: Page) -> None:
-    assert [a["id"] for tag, a in page.tags if tag == "figure"] == PANELS
+    assert [a["id"] for tag, a in page.tags if tag == "figure"] == PANELS + REALISM
     drawings = [a for tag, a in page.tags if tag == "svg"]
-    assert len(drawings) == len(PANELS)
+    assert len(drawings) == len(PANELS + REALISM)
     for attributes in drawings:
         assert attributes["role"] == "img"
         assert len(attributes["aria-label"]) > 40

@@ -1,0 +1,238 @@
+"""The section "Mocks beside the sky" of the report: scores and one figure per statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+from cmass.evaluate.realism import FEATURES, scores
+from cmass.evaluate.realism.statistics import STATISTICS, Statistic
+from cmass.publish.report.figures import BLUE, INK, MUTED, RED, STYLE
+from cmass.tables import to_numpy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FEATURES_TITLE = "Features of the network"
+#: What to know about a figure, by statistic.
+CAPTIONS = {
+    "window_counts": "Quantiles of the number of galaxies in the window.",
+    "members_by_mass": "Galaxies projected inside R200 and within 2 V200, by the mass that "
+    "GalWeight's method gives from the window.",
+    "members_by_distance": "The same by distance: the flux limit.",
+    "window_by_distance": "Galaxies in the whole window by distance.",
+    "surface_density": "Stacked surface density about the adopted centre, all velocities.",
+    "velocities_inside": "Stacked velocities of galaxies projected inside R200.",
+    "velocities_around": "Stacked velocities between R200 and 2 R200.",
+    "velocities_beyond": "Stacked velocities beyond 2 R200.",
+    "dispersions": "Velocity dispersion about the members' mean, within 2 V200.",
+    "quadrupole": "Elongation of the window in three rings, from pairs: free of shot noise.",
+    "clumpiness": "Close pairs over those of the same galaxies at random angles.",
+    "interlopers": "Galaxies outside R200 per area and bin of |v|.",
+    "centres": "Rms offset of the members' mean position and velocity from the adopted centre.",
+    FEATURES: "Two-sample tests on what the network keeps of a window: the area under the curve of a "
+    "linear classifier (0.5: it cannot tell), and the mean distance of a mock to a real window over "
+    "that within a sample.",
+}
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of the table of scores, as text."""
+
+    title: str
+    deviation: str
+    agree: str
+    n_bins: int
+    even: str
+    agrees: bool
+
+
+def title_of(statistic: str) -> str:
+    """Words for a statistic's name."""
+    return STATISTICS[statistic].title if statistic in STATISTICS else _FEATURES_TITLE
+
+
+def score_rows(table: pa.Table, agreement: float) -> list[ScoreRow]:
+    """Scores of the odd half, the even half beside it; the total at the end."""
+    even = {s.statistic: s for s in scores(table, "even", agreement)}
+    rows = []
+    for score in scores(table, "odd", agreement):
+        total = score.statistic == "total"
+        beside = even.get(score.statistic)
+        rows.append(
+            ScoreRow(
+                "All statistics" if total else title_of(score.statistic), f"{score.deviation:.2f}",
+                f"{100 * score.agree:.0f} %", score.n_bins,
+                f"{beside.deviation:.2f}" if beside else "", score.deviation <= 1,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def names(table: pa.Table) -> list[str]:
+    """Statistics in the table, in its order."""
+    return list(dict.fromkeys(table["statistic"].to_pylist()))
+
+
+def figures(table: pa.Table, agreement: float) -> Iterator[tuple[str, str, str, Figure]]:
+    """Anchor, title, caption and figure of each statistic."""
+    by_name = {s.statistic: s for s in scores(table, "odd", agreement)}
+    for name in names(table):
+        score = by_name.get(name)
+        says = (
+            f" Held-out half: {100 * score.agree:.0f} % of {score.n_bins} bins agree, "
+            f"deviation {score.deviation:.2f}."
+            if score
+            else " The held-out half has nothing to compare."
+        )
+        yield (
+            f"realism-{name.replace('_', '-')}", title_of(name), CAPTIONS[name] + says,
+            statistic_figure(table, name, agreement),
+        )  # fmt: skip
+
+
+def statistic_figure(
+    table: pa.Table, name: str, agreement: float = 0.1, half: str = "odd"
+) -> Figure:
+    """One statistic: values of survey and mocks above, their ratio below.
+
+    Statistics whose bins have units of their own show the ratio alone, with the values beside.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Table ``realism``.
+    name : str
+        A statistic in it.
+    agreement : float
+        Relative difference that agrees whatever the error.
+    half : str
+        The half that is drawn; the ratios of the other are small beside it.
+    """
+    rows = table.filter(pc.equal(table["statistic"], name))
+    mine = rows.filter(pc.equal(rows["half"], half))
+    other = rows.filter(pc.not_equal(rows["half"], half))
+    statistic = STATISTICS.get(name)
+    alone = statistic is None or bool(statistic.units)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 2.9 if alone else 4.2), layout="constrained")
+        if not mine.num_rows or not np.isfinite(to_numpy(mine, "ratio")[0]).any():
+            axes = figure.add_subplot()
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "Nothing to compare in this half.", ha="center", color=MUTED,
+                      transform=axes.transAxes)  # fmt: skip
+            return figure
+        if alone or statistic is None:
+            lower = figure.add_subplot()
+            _values_beside(lower, mine)
+        else:
+            upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
+            _values(upper, statistic, mine)
+        _ratios(lower, statistic, mine, other, agreement)
+    return figure
+
+
+def _places(statistic: Statistic | None, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Where the bins are drawn: middles and edges along the axis."""
+    if statistic is None or statistic.labels:
+        middle = np.arange(rows.num_rows) + 0.5
+        return middle, np.arange(rows.num_rows + 1.0)
+    low, high = statistic.low, statistic.high
+    middle = np.sqrt(low * high) if statistic.log[0] else (low + high) / 2
+    return middle, np.append(low, high[-1])
+
+
+def _values(axes: Axes, statistic: Statistic, rows: pa.Table) -> None:
+    real, error, mock, mock_error = to_numpy(rows, "real", "real_error", "mock", "mock_error")
+    middle, edges = _places(statistic, rows)
+
+    def stairs(y: np.ndarray) -> np.ndarray:
+        return np.append(y, y[-1])
+
+    axes.fill_between(
+        edges, stairs(mock - mock_error), stairs(mock + mock_error), step="post", color=BLUE,
+        alpha=0.25, lw=0,
+    )  # fmt: skip
+    axes.step(edges, stairs(mock), where="post", color=BLUE, label="mocks")
+    axes.errorbar(
+        middle, real, yerr=error, fmt="o", ms=4, color=INK, capsize=2, lw=1, label="survey"
+    )
+    unit = _unit_words(statistic.unit)
+    axes.set_ylabel(f"{statistic.value} [{unit}]" if unit else statistic.value)
+    if statistic.log[1]:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif np.nanmin(real) >= 0:
+        axes.set_ylim(0, 1.08 * np.nanmax([real + error, mock + mock_error]))
+    axes.legend(loc="best", ncols=2)
+
+
+def _values_beside(axes: Axes, rows: pa.Table) -> None:
+    """Values as words above each bin."""
+    for place, row in enumerate(rows.to_pylist()):
+        if row["real"] is None or row["mock"] is None:
+            continue
+        unit = f" {_unit_words(row['unit'])}" if row["unit"] else ""
+        words = f"survey {row['real']:.3g}{unit}\nmocks {row['mock']:.3g}{unit}"
+        axes.annotate(words, (place + 0.5, 0.97), xycoords=("data", "axes fraction"), ha="center",
+                      va="top", fontsize=8)  # fmt: skip
+
+
+def _ratios(
+    axes: Axes, statistic: Statistic | None, rows: pa.Table, other: pa.Table, agreement: float
+) -> None:  # fmt: skip
+    """Ratios with their errors; a small diamond is the other half, an open circle disagrees."""
+    real, error, mock_error, ratio = to_numpy(rows, "real", "real_error", "mock_error", "ratio")
+    agrees = rows["agrees"].fill_null(True).to_numpy(zero_copy_only=False)
+    middle, edges = _places(statistic, rows)
+    relative = np.hypot(error, np.nan_to_num(mock_error)) / np.abs(real)
+    allowed = np.maximum(np.nan_to_num(relative, nan=agreement), agreement)
+    band = np.append(allowed, allowed[-1])
+    axes.fill_between(edges, 1 - band, 1 + band, step="post", color=MUTED, alpha=0.22, lw=0)
+    axes.axhline(1, color=INK, lw=1, ls="--")
+    if other.num_rows == rows.num_rows:
+        (beside,) = to_numpy(other, "ratio")
+        axes.plot(middle, beside, "D", ms=2.6, color=MUTED)
+    axes.errorbar(middle, ratio, yerr=ratio * relative, fmt="none", color=BLUE, lw=1)
+    axes.plot(middle[agrees], ratio[agrees], "o", ms=4.5, color=BLUE)
+    axes.plot(middle[~agrees], ratio[~agrees], "o", ms=4.5, mfc="none", color=RED)
+    # Points far outside are drawn at the frame, not allowed to flatten the rest.
+    reach = float(np.nanmax(np.append(np.abs(ratio - 1), 1.3 * np.nanmin(allowed))))
+    reach = float(np.clip(1.35 * reach, 0.3, 1.0))
+    alone = statistic is None or bool(statistic.units)
+    axes.set_ylim(1 - reach, 1 + (1.9 if alone else 1) * reach)
+    axes.set(ylabel="Mocks / survey", xlabel=_axis_words(statistic))
+    if statistic is None or statistic.labels:
+        axes.set_xticks(middle, rows["bin"].to_pylist())
+        axes.grid(False, axis="x")
+        axes.set_xlim(edges[0], edges[-1])
+    elif statistic.log[0]:
+        axes.set_xscale("log")
+        ticks = [t for t in (0.03, 0.1, 0.3, 1, 3) if edges[0] <= t <= edges[-1]]
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+
+
+def _axis_words(statistic: Statistic | None) -> str:
+    if statistic is None:
+        return ""
+    unit = _unit_words(statistic.coordinate_unit)
+    return f"{statistic.coordinate} [{unit}]" if unit else statistic.coordinate
+
+
+def _unit_words(unit: str) -> str:
+    known: dict[str, Any] = {
+        "Mpc/h": "h⁻¹ Mpc", "h2/Mpc2": "h² Mpc⁻²", "log10(Msun/h)": "h⁻¹ M☉",
+    }  # fmt: skip
+    return known.get(unit, unit)

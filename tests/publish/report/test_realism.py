@@ -1,0 +1,68 @@
+"""The section "Mocks beside the sky": scores in words, a figure per statistic."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from matplotlib.colors import to_hex
+
+from cmass.evaluate.realism import FEATURES
+from cmass.evaluate.realism.statistics import STATISTICS
+from cmass.publish.report import realism
+from cmass.publish.report.figures import RED
+from tests.publish.conftest import realism_rows
+
+
+@pytest.fixture(scope="module")
+def table():
+    return realism_rows()
+
+
+def test_scores_are_those_of_the_odd_half_with_the_even_one_beside(table):
+    rows = realism.score_rows(table, 0.1)
+    by_title = {r.title: r for r in rows}
+    assert len(rows) == len(STATISTICS) + 2
+    density = by_title["Surface density"]
+    # one of 11 bins is 50 % off, ten are 5 % off, where 10 % is allowed
+    assert density.deviation == density.even == f"{np.sqrt((5**2 + 10 * 0.5**2) / 11):.2f}"
+    assert (density.agree, density.n_bins, density.agrees) == ("91 %", 11, False)
+    assert rows[-1].title == "All statistics"
+
+
+def test_without_a_calibration_half_nothing_stands_beside(table):
+    alone = realism.score_rows(realism_rows(("odd",)), 0.1)
+    assert {r.even for r in alone} == {""}
+    assert realism.score_rows(realism_rows(("even",)), 0.1) == []
+
+
+@pytest.mark.parametrize("name", [*STATISTICS, FEATURES])
+def test_every_statistic_has_a_figure_that_marks_what_disagrees(table, name):
+    figure = realism.statistic_figure(table, name)
+    ratio = figure.axes[-1]
+    open_circles = [
+        line for line in ratio.lines
+        if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None"
+    ]  # fmt: skip
+    assert [to_hex(line.get_color()) for line in open_circles] == [RED]
+    assert len(open_circles[0].get_xdata()) == 1
+    assert ratio.get_ylabel() == "Mocks / survey"
+    if name in STATISTICS and not STATISTICS[name].units:
+        assert figure.axes[0].get_ylabel().startswith(STATISTICS[name].value)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_half_without_rows_says_so(table):
+    even = table.filter(pc.equal(table["half"], "even"))
+    figure = realism.statistic_figure(even, "clumpiness")
+    assert figure.axes[0].texts[0].get_text() == "Nothing to compare in this half."
+    captions = [caption for _, _, caption, _ in realism.figures(even, 0.1)]
+    assert all("nothing to compare" in c for c in captions)
+
+
+def test_every_statistic_has_a_caption():
+    assert set(realism.CAPTIONS) == {*STATISTICS, FEATURES}
