@@ -284,7 +284,7 @@ class FilesParams(_Section):
     magnitude_offset_mag: float = _f(
         0.0, "added to the file's r magnitude to give M - 5 log10 h in r shifted to z = 0.1"
     )
-    rows_in_memory: int = _f(1_000_000, "rows held at once while sorting", ge=1000)
+    rows_in_memory: int = _f(500_000, "rows held at once while sorting", ge=1000)
 
     @model_validator(mode="after")
     def _columns_are_pairs(self) -> FilesParams:

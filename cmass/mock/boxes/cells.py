@@ -18,6 +18,8 @@ Rows = NDArray[np.void]
 
 #: Width of a cell, h⁻¹ Mpc: about the radius of what is read around a halo.
 CELL_MPC_H = 40.0
+#: Cells with few rows share a row group of at least so many: one takes a millisecond to read.
+_GROUP_ROWS = 4096
 
 
 class Grid:
@@ -61,7 +63,7 @@ class Grid:
 
 
 def write_cells(runs: SortedRuns, folder: Path, rows_at_once: int) -> None:
-    """Write rows sorted by cell as Parquet: one row group a cell, some cells a file.
+    """Write rows sorted by cell as Parquet, cells whole in a row group, some groups a file.
 
     Files that a broken run has finished are kept.
     """
@@ -70,11 +72,24 @@ def write_cells(runs: SortedRuns, folder: Path, rows_at_once: int) -> None:
         path = folder / f"part-{number:05d}.parquet"
         if path.exists() or not len(rows):
             continue
-        with atomic_path(path) as temporary:
-            starts = np.flatnonzero(np.diff(rows["key"], prepend=rows["key"][0] - 1))
-            with pq.ParquetWriter(temporary, _schema(rows.dtype), compression="zstd") as writer:
-                for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-                    writer.write_table(_to_arrow(rows[start:stop]))
+        schema = _schema(rows.dtype)
+        with (
+            atomic_path(path) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
+            for group in _groups(rows):
+                writer.write_table(_to_arrow(group, schema))
+
+
+def _groups(rows: Rows) -> Iterator[Rows]:
+    """Rows in groups that part no cell."""
+    ends = np.append(np.flatnonzero(np.diff(rows["key"])) + 1, len(rows))
+    start = 0
+    while start < len(rows):
+        place = min(int(np.searchsorted(ends, start + _GROUP_ROWS)), len(ends) - 1)
+        stop = int(ends[place])
+        yield rows[start:stop]
+        start = stop
 
 
 def _schema(dtype: np.dtype) -> pa.Schema:
@@ -86,8 +101,7 @@ def _schema(dtype: np.dtype) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _to_arrow(rows: Rows) -> pa.Table:
-    schema = _schema(rows.dtype)
+def _to_arrow(rows: Rows, schema: pa.Schema) -> pa.Table:
     arrays = []
     for field in schema:
         values = np.ascontiguousarray(rows[field.name])
@@ -125,27 +139,37 @@ class CellStore:
     def __init__(self, folder: Path, dtype: np.dtype, grid: Grid, rows_kept: int) -> None:
         self.dtype, self.grid, self._room = dtype, grid, rows_kept
         self._kept: OrderedDict[int, Rows] = OrderedDict()
-        self._files = [pq.ParquetFile(path) for path in sorted(folder.glob("part-*.parquet"))]
-        self._place: dict[int, tuple[int, int]] = {}
-        for number, file in enumerate(self._files):
+        self._groups: list[tuple[pq.ParquetFile, int]] = []
+        spans = []
+        for path in sorted(folder.glob("part-*.parquet")):
+            file = pq.ParquetFile(path)
             for group in range(file.num_row_groups):
-                column = file.metadata.row_group(group).column(0)
-                self._place[int(column.statistics.min)] = (number, group)
+                cells = file.metadata.row_group(group).column(0).statistics
+                self._groups.append((file, group))
+                spans.append((cells.min, cells.max))
+        self._first, self._last = np.array(spans, np.int64).reshape(-1, 2).T
 
-    def read(self, cell: int) -> Rows:
-        """All rows of one cell."""
-        if cell in self._kept:
-            self._kept.move_to_end(cell)
-            return self._kept[cell]
-        if cell not in self._place:
-            return np.zeros(0, self.dtype)
-        number, group = self._place[cell]
-        rows = _from_arrow(self._files[number].read_row_group(group), self.dtype)
-        self._kept[cell] = rows
+    def _group(self, number: int) -> Rows:
+        """Rows of one row group, from memory if it was read lately."""
+        if number in self._kept:
+            self._kept.move_to_end(number)
+            return self._kept[number]
+        file, group = self._groups[number]
+        rows = _from_arrow(file.read_row_group(group), self.dtype)
+        self._kept[number] = rows
         self._room -= len(rows)
         while self._room < 0 and len(self._kept) > 1:
             self._room += len(self._kept.popitem(last=False)[1])
         return rows
+
+    def read(self, cell: int) -> Rows:
+        """All rows of one cell."""
+        number = int(np.searchsorted(self._first, cell, "right")) - 1
+        if number < 0 or cell > self._last[number]:
+            return np.zeros(0, self.dtype)
+        rows = self._group(number)
+        start, stop = np.searchsorted(rows["key"], (cell, cell + 1))
+        return rows[start:stop]
 
     def near(
         self, centre: NDArray[np.floating], radius_mpc_h: float
@@ -164,6 +188,5 @@ class CellStore:
 
     def pieces(self) -> Iterator[Rows]:
         """All rows, one row group after the other."""
-        for file in self._files:
-            for group in range(file.num_row_groups):
-                yield _from_arrow(file.read_row_group(group), self.dtype)
+        for file, group in self._groups:
+            yield _from_arrow(file.read_row_group(group), self.dtype)

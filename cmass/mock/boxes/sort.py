@@ -116,7 +116,8 @@ def _read_all(
         nonlocal number, held, n
         at = [place.row, place.position] if place else None
         said = {"file": file, "place": at, "tally": tally.as_json(), "done": done}
-        runs.add(number, np.concatenate(held), said)
+        rows, held = np.concatenate(held), []
+        runs.add(number, rows, said)
         log.info("mock: %d %s read", tally.rows, what)
         number, held, n = number + 1, [np.zeros(0, runs.dtype)], 0
 

@@ -46,14 +46,46 @@ class SortedRuns:
     def add(self, number: int, rows: Rows, state: dict[str, Any]) -> None:
         """Write run `number`, in place of an earlier one; `state` says how to go on after it."""
         name = self.folder / f"run-{number:05d}"
-        with atomic_path(name.with_suffix(".bin")) as temporary:
-            rows[np.argsort(rows["key"], kind="stable")].tofile(temporary)
+        order = np.argsort(rows["key"], kind="stable")
+        with atomic_path(name.with_suffix(".bin")) as temporary, open(temporary, "wb") as stream:
+            for part in np.array_split(order, 8):  # no second copy of all rows
+                rows[part].tofile(stream)
         write_json(name.with_suffix(".json"), state)
 
-    def open(self) -> list[Rows]:
-        """All runs that hold rows, mapped from disk."""
-        files = [state.with_suffix(".bin") for state in self._states()]
-        return [np.memmap(f, self.dtype, mode="r") for f in files if f.stat().st_size]
+    def runs(self) -> list[Run]:
+        """All runs that are whole."""
+        return [Run(state.with_suffix(".bin"), self.dtype) for state in self._states()]
+
+
+class Run:
+    """The keys of one sorted file, read one at a time: a map of the file would count as memory."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        self.path, self.dtype = path, dtype
+        self._length = path.stat().st_size // dtype.itemsize
+        self._key: np.dtype = dtype["key"]
+        self._offset = int(dtype.fields["key"][1])  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def keys(self, places: Sequence[int]) -> list[int]:
+        """Keys of the rows at `places`."""
+        found = []
+        with open(self.path, "rb", buffering=0) as stream:
+            for place in places:
+                stream.seek(place * self.dtype.itemsize + self._offset)
+                found.append(int(np.frombuffer(stream.read(self._key.itemsize), self._key)[0]))
+        return found
+
+    def find(self, key: int, low: int) -> int:
+        """First row from `low` on whose key is not smaller."""
+        return bisect_left(range(self._length), key, lo=low, key=lambda i: self.keys([i])[0])
+
+    def read(self, start: int, stop: int) -> Rows:
+        """The rows from `start` to `stop`."""
+        offset = start * self.dtype.itemsize
+        return np.fromfile(self.path, self.dtype, stop - start, offset=offset)
 
 
 def merge(sources: Sequence[SortedRuns], rows_at_once: int) -> Iterator[list[Rows]]:
@@ -67,31 +99,31 @@ def merge(sources: Sequence[SortedRuns], rows_at_once: int) -> Iterator[list[Row
     list of structured arrays
         One for each source, sorted by key.
     """
-    runs = [source.open() for source in sources]
+    runs = [source.runs() for source in sources]
     edges = _edges([run for of_source in runs for run in of_source], rows_at_once)
     starts = [[0] * len(of_source) for of_source in runs]
     for edge in edges:
-        piece = []
-        for source, of_source, at in zip(sources, runs, starts, strict=True):
-            parts = []
-            for i, run in enumerate(of_source):
-                stop = len(run) if edge is None else bisect_left(run["key"], edge, lo=at[i])
-                # read, not mapped: pages of the map would count as ours
-                parts.append(_read(run, at[i], stop, source.dtype))
-                at[i] = stop
-            rows = np.concatenate(parts) if parts else np.zeros(0, source.dtype)
-            piece.append(rows[np.argsort(rows["key"], kind="stable")])
-        yield piece
+        yield [
+            _take(of_source, at, edge, source.dtype)
+            for source, of_source, at in zip(sources, runs, starts, strict=True)
+        ]
 
 
-def _read(run: Rows, start: int, stop: int, dtype: np.dtype) -> Rows:
-    offset = start * dtype.itemsize
-    return np.fromfile(run.filename, dtype, stop - start, offset=offset)  # type: ignore[attr-defined]
+def _take(runs: list[Run], at: list[int], edge: int | None, dtype: np.dtype) -> Rows:
+    """Rows of all runs from the places `at` to the key `edge`, sorted; `at` moves on."""
+    parts = [np.zeros(0, dtype)]
+    for i, run in enumerate(runs):
+        stop = len(run) if edge is None else run.find(edge, at[i])
+        parts.append(run.read(at[i], stop))
+        at[i] = stop
+    rows = np.concatenate(parts)
+    del parts
+    return rows[np.argsort(rows["key"], kind="stable")]
 
 
-def _edges(runs: list[Rows], rows_at_once: int) -> list[int | None]:
+def _edges(runs: list[Run], rows_at_once: int) -> list[int | None]:
     """Keys at which pieces end, from a sample of the keys; None for the end of the last one."""
     step = max(rows_at_once // (8 * max(len(runs), 1)), 1)
-    samples = np.sort(np.concatenate([run["key"][::step] for run in runs] or [np.zeros(0, int)]))
+    samples = np.sort([key for run in runs for key in run.keys(range(0, len(run), step))])
     edges = np.unique(samples[rows_at_once // step :: max(rows_at_once // step, 1)])
     return [*map(int, edges), None]

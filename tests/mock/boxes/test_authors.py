@@ -156,3 +156,29 @@ def test_missing_columns_and_files(tmp_path):
     empty = base.mock.model_copy(update={"source": "authors"})
     with pytest.raises(ParameterError, match=r"mock\.files\.clusters: mock.source authors needs"):
         run(tmp_path, base.model_copy(update={"mock": empty}))
+
+
+def test_later_steps_take_windows_without_members(tmp_path):
+    """Split and voxelize by the real steps; members, magnitudes and hosts are unknown."""
+    from cmass import split, voxels
+    from cmass.params import SplitParams, VoxelParams
+
+    *_, files = write_authors(tmp_path / "in", empty=(3,))
+    params = params_for(*files).model_copy(
+        update={
+            "split": SplitParams(train=20, test=10, evaluation=10), "workers": 1,
+            "voxels": VoxelParams(n=12, clusters_per_shard=30),
+        }
+    )  # fmt: skip
+    workspace, clusters, _ = run(tmp_path, params)
+    split.run(workspace, params)
+    voxels.run(workspace, params)
+    sets = read_table(workspace.split / "split.parquet", "split").to_pylist()
+    assert len(sets) == 40
+    assert "authors-000004" not in {row["cluster_id"] for row in sets}
+    halo = {c["cluster_id"]: c["halo_id"] for c in clusters}
+    where = {}
+    for row in sets:
+        where.setdefault(halo[row["cluster_id"]], set()).add(row["set"])
+    assert all(len(of_halo) == 1 for of_halo in where.values())
+    assert len(list((workspace.voxels / "test").glob("*.parquet"))) == 1

@@ -221,6 +221,20 @@ def test_a_broken_run_goes_on(files, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again[1]["v_los"], whole[1]["v_los"])
 
 
+def test_the_step_runs_again_when_a_file_changes(tmp_path):
+    from cmass import pipeline
+
+    hlist = write_hlist(tmp_path / "h.list", SIMULATION)
+    table = write_csv(tmp_path / "g.csv", galaxy_columns(SIMULATION))
+    params = box_params([hlist], [table])
+    workspace = Workspace(tmp_path / "data", "standard", "embedded")
+    assert pipeline.run_step("mock", workspace, params)
+    assert not pipeline.run_step("mock", workspace, params)
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    assert "inputs changed" in pipeline.why_stale("mock", workspace, params)
+    assert pipeline.run_step("mock", workspace, params)
+
+
 # ------------------------------------------------------------------------------------- mistakes
 
 

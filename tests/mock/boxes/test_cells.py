@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmass.mock.boxes import cells
 from cmass.mock.boxes.cells import CellStore, Grid, write_cells
 from cmass.mock.boxes.sorting import SortedRuns, merge
 
@@ -62,9 +65,10 @@ def test_pieces_are_about_as_large_as_asked(tmp_path):
     box=st.sampled_from([30.0, 90.0, 120.0, 250.0]),
     centre=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3),
     part=st.floats(0.02, 0.5),
+    group=st.sampled_from([1, 30, 4096]),
 )
 def test_rows_near_a_point_are_those_of_a_search_in_memory(
-    tmp_path_factory, seed, box, centre, part
+    tmp_path_factory, seed, box, centre, part, group
 ):
     random = np.random.default_rng(seed)
     points = np.zeros(400, POINT)
@@ -76,7 +80,8 @@ def test_rows_near_a_point_are_those_of_a_search_in_memory(
     runs = SortedRuns(folder / "runs", POINT)
     runs.add(0, points[:170], {})
     runs.add(1, points[170:], {})
-    write_cells(runs, folder / "cells", 60)
+    with mock.patch.object(cells, "_GROUP_ROWS", group):
+        write_cells(runs, folder / "cells", 60)
     store = CellStore(folder / "cells", POINT, grid, rows_kept=50)
     at, radius = box * np.array(centre), part * box
     found, offset = store.near(at, radius)

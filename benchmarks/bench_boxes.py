@@ -1,0 +1,121 @@
+"""Simulation files: peak memory and time to sort boxes of several sizes and to serve haloes.
+
+Writes synthetic boxes of 1 Gpc/h (hlist, and SAG as CSV), and for each starts a fresh process that
+sorts it into cells and serves the fields of 200 haloes. Memory must not grow with the box: leaves
+with an error if the largest takes over a quarter more than the smallest of at least a million.
+
+    python benchmarks/bench_boxes.py                     # 1e5, 1e6 and 4e6 galaxies
+    python benchmarks/bench_boxes.py 100000 1000000      # sizes of your own
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+BOX, SCALE, MOST_GROWTH = 1000.0, 0.9567, 1.25
+HEADER = "#scale(0) id(1) pid(2) M200c(3) x(4) y(5) z(6) vx(7) vy(8) vz(9)\n"
+
+
+def write_box(folder: Path, n_galaxies: int) -> None:
+    """One halo for ten galaxies, in chunks."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    random = np.random.default_rng(1)
+    n_haloes, chunk = n_galaxies // 10, 200_000
+    centre = (BOX * random.random((n_haloes, 3))).astype("f4")
+    with open(folder / "haloes.list", "wb") as stream:
+        stream.write(HEADER.encode())
+        for start in range(0, n_haloes, chunk):
+            x = centre[start : start + chunk]
+            n = len(x)
+            # one in fifty is a cluster
+            mass = np.where(np.arange(n) % 50 == 0, random.uniform(13.5, 15.1, n), 12.0)
+            columns = [
+                np.full(n, SCALE), 10**10 + start + np.arange(n), np.full(n, -1), 10**mass,
+                *x.T.astype(float), *(300 * random.standard_normal((3, n))),
+            ]  # fmt: skip
+            options = pc.WriteOptions(include_header=False, delimiter=" ")
+            pc.write_csv(
+                pa.table([*map(pa.array, columns)], [*map(str, range(10))]), stream, options
+            )
+    with open(folder / "galaxies.csv", "wb") as stream:
+        for start in range(0, n_galaxies, chunk):
+            n = min(chunk, n_galaxies - start)
+            host = (start + np.arange(n)) // 10
+            x = (centre[host] + random.standard_normal((n, 3))) % BOX
+            columns = {
+                "mainhaloid": 10**10 + host, "galaxytype": np.where((start + np.arange(n)) % 10 == 0, 0, 1),
+                "magstarsdssr": -18 - random.exponential(1.2, n).clip(0, 6),
+                **dict(zip("xyz", x.T, strict=True)),
+                **dict(zip(("vx", "vy", "vz"), 400 * random.standard_normal((3, n)), strict=True)),
+            }  # fmt: skip
+            options = pc.WriteOptions(include_header=start == 0)
+            pc.write_csv(pa.table({k: pa.array(v) for k, v in columns.items()}), stream, options)
+
+
+def measure(folder: Path) -> None:
+    """Sort and serve; print seconds and the peak of the memory, MB."""
+    from cmass.mock.boxes import open_box
+    from cmass.params import FilesParams, Params
+    from cmass.workspace import Workspace
+
+    base = Params()
+    files = FilesParams(
+        haloes=(str(folder / "haloes.list"),), galaxies=(str(folder / "galaxies.csv"),),
+        box_size_mpc_h=BOX, scale_factor=SCALE,
+    )  # fmt: skip
+    haloes = base.mock.haloes.model_copy(update={"n_windows": 200})
+    update = {"source": "rockstar-sag", "files": files, "haloes": haloes}
+    params = base.model_copy(update={"mock": base.mock.model_copy(update=update)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    source = open_box(Workspace(folder / "data", "standard", "embedded"), params)
+    sorted_after = time.perf_counter() - start
+    peak_sort = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    plans = source.plan(params)
+    start = time.perf_counter()
+    n = sum(len(source.field(plan, 100.0, params).galaxies) for plan in plans)
+    serve = (time.perf_counter() - start) / len(plans)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(sorted_after, serve, n / len(plans), before, peak_sort, peak)
+
+
+def main(sizes: list[int]) -> int:
+    """Measure all sizes and compare."""
+    print("galaxies   sort (s)   field (ms)   galaxies a field   MB: imports   sorting   serving")
+    peaks = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            write_box(Path(name), size)
+            done = subprocess.run(
+                [sys.executable, __file__, "--measure", name], capture_output=True, text=True
+            )
+            if done.returncode:
+                print(done.stderr)
+                return 1
+            seconds, serve, n, before, sorting, serving = map(float, done.stdout.split()[-6:])
+        peaks[size] = max(sorting, serving)
+        print(
+            f"{size:8d} {seconds:10.1f} {1000 * serve:12.1f} {n:18.0f} {before:14.0f} "
+            f"{sorting:9.0f} {serving:9.0f}", flush=True,
+        )  # fmt: skip
+    large = [peaks[size] for size in sorted(peaks) if size >= 1_000_000]
+    if len(large) > 1 and large[-1] > MOST_GROWTH * large[0]:
+        print(f"memory grows: {large[0]:.0f} to {large[-1]:.0f} MB")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        measure(Path(sys.argv[2]))
+    else:
+        sys.exit(main([int(a) for a in sys.argv[1:]] or [100_000, 1_000_000, 4_000_000]))
