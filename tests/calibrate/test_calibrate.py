@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cmass import calibrate
+from cmass.calibrate import design
 from cmass.calibrate.values import with_values
 from cmass.errors import ParameterError
 from cmass.params import load_params
@@ -37,7 +38,7 @@ def setting(tmp_path_factory):
          "realism.bootstrap_rounds": 50, **haloes},
     )  # fmt: skip
     workspace = Workspace(folder, "smoke", "embedded")
-    sky = calibrate.simulated(params.model_copy(update={"seed": 99}), TRUTH, 160)
+    sky = design.simulated(params.model_copy(update={"seed": 99}), TRUTH, 160)
     # a real survey holds haloes as the mass function does
     keep = np.random.default_rng(4).random(len(sky)) < sky.weight / np.quantile(sky.weight, 0.7)
     sky = sky.select(keep)
@@ -67,10 +68,10 @@ def done(setting, tmp_path_factory):
 
 def test_the_design_starts_where_the_parameters_stand(setting):
     _, params = setting
-    u = calibrate.design(params)
+    u = design.design_points(params)
     assert u.shape == (9, 2)
     assert np.abs(u).max() <= 1
-    start = calibrate.values_at(params, u[0])
+    start = design.values_at(params, u[0])
     assert start == pytest.approx(
         {"mock.members.velocity_bias": params.mock.members.velocity_bias,
          "mock.members.concentration_ratio": params.mock.members.concentration_ratio}
@@ -78,7 +79,7 @@ def test_the_design_starts_where_the_parameters_stand(setting):
     # a Latin hypercube has one point in each of its eight strips
     for axis in u[1:].T:
         assert sorted(np.floor(4 * (axis + 1)).astype(int)) == list(range(8))
-    np.testing.assert_array_equal(u, calibrate.design(params))
+    np.testing.assert_array_equal(u, design.design_points(params))
 
 
 def test_the_truth_is_found_within_its_errors(done):
@@ -131,7 +132,7 @@ def test_a_second_run_simulates_nothing(done, monkeypatch):
 def test_only_even_clusters_are_read(done):
     """Odd clusters that are nothing like the mocks do not change what a point measures."""
     workspace, params, _, _ = done
-    real = calibrate.survey_windows(workspace, params)
+    real = design.survey_windows(workspace, params)
     assert len(real.half("odd")) == 0
     assert len(real.half("even")) == len(real) > 30
 
