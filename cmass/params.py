@@ -82,9 +82,10 @@ class EmbeddedSurveyParams(_Section):
     dec_max_deg: float = _f(40.0, "northern edge, deg", ge=-90, le=90)
     log10_m200c_min: float = _f(13.7, "least massive halo that the finder reports, log10 Msun/h")
     galweight_scatter_dex: float = _f(
-        0.14,
-        "scatter and quoted error of the catalogue's masses, dex (GalWCat19 median: 0.14)",
-        ge=0,
+        0.11, "scatter of the catalogue's masses about the virial ones, dex (GalWCat19)", ge=0
+    )
+    galweight_err_dex: float = _f(
+        0.14, "quoted error of the catalogue's masses, dex (GalWCat19 median)", ge=0
     )
     separation_mpc_h: float = _f(8.0, "least distance of two clusters, comoving Mpc/h", ge=0)
 

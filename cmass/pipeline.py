@@ -90,11 +90,11 @@ STEPS: tuple[Step, ...] = (
         sections=("survey",),
         sections_by_survey=(
             ("sdss", ("mirror", "ingest.z_max", "ingest.network")),
-            ("embedded", ("ingest.embedded", "seed", "cosmology", "window", "mock")),
+            ("embedded", ("ingest.embedded", "seed", "cosmology", "window", "mock", "galweight")),
         ),
         inputs=lambda w: (),
         outputs=lambda w: (w.raw,),
-        sources=("ingest", "expectations.py", "mock"),
+        sources=("ingest", "expectations.py", "mock", "galweight_mass.py"),
         per_survey=True,
     ),
     Step(

@@ -18,8 +18,9 @@ from scipy.spatial import cKDTree
 
 from cmass import cosmology as background
 from cmass.columns import GALWEIGHT_OVERDENSITIES
-from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN, SPEED_OF_LIGHT_KM_S
+from cmass.cosmology import SPEED_OF_LIGHT_KM_S
 from cmass.errors import ParameterError
+from cmass.galweight_mass import Dynamics, virial_masses
 from cmass.mass_function import mass_function
 from cmass.mock import nuisance
 from cmass.mock.observer import Cone, observe
@@ -191,7 +192,8 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     half = MARGIN * window.half_width_mpc_h
     v_reach = MARGIN * window.v_max_km_s
     columns: dict[str, list[Array]] = {k: [] for k in ("ra", "dec", "z", "r", "owner", "xyz")}
-    z_cluster, n200, sigma200 = np.zeros(n), np.zeros(n, int), np.full(n, np.nan)
+    windows: list[Array] = []
+    z_cluster = np.zeros(n)
     for i in track(range(n), "embedded survey", n):
         halo_id = FIRST_HALO_ID + i
         distance = float(clusters.distance_mpc_h[i])
@@ -217,10 +219,9 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
         columns["r"].append(cone.r_mag[near])
         columns["owner"].append(np.full(near.sum(), i))
         columns["xyz"].append(cone.distance_mpc_h[near, None] * unit_vectors(ra[near], dec[near]))
-        z_cluster[i], n200[i] = cone.z_cluster, cone.inside_r200
-        members = cone.galaxy_class == 0
-        if members.sum() >= 4:
-            sigma200[i] = np.std(v[members], ddof=1)
+        z_cluster[i] = cone.z_cluster
+        seen = near & (np.abs(v) <= window.v_max_km_s)
+        windows.append(np.stack([cone.tan_x * scale, cone.tan_y * scale, v], axis=1)[seen])
     galaxies = {name: np.concatenate(parts) for name, parts in columns.items()}
     keep = _keep_once(
         clusters,
@@ -232,9 +233,13 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     galaxies = {name: values[keep] for name, values in galaxies.items()}
     ids = [f"embedded-{i:04d}" for i in range(n)]
     mass = 10**clusters.log10_m200c
+    dynamics = virial_masses(
+        np.concatenate(windows), np.cumsum([0, *(len(w) for w in windows)]), z_cluster, cosmology,
+        params.galweight,
+    )  # fmt: skip
     return {
         "raw_clusters": make_table(
-            "raw_clusters", _catalogue(params, clusters, ids, z_cluster, n200, sigma200)
+            "raw_clusters", _catalogue(params, clusters, ids, z_cluster, dynamics)
         ),
         "raw_galaxies": make_table(
             "raw_galaxies",
@@ -267,17 +272,21 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
 
 
 def _catalogue(
-    params: Params, clusters: _Clusters, ids: list[str], z: Array, n200: Array, sigma200: Array
+    params: Params, clusters: _Clusters, ids: list[str], z: Array, dynamics: Dynamics
 ) -> dict[str, object]:
-    """Columns of `raw_clusters`: masses with log-normal errors, radii to match.
+    """Columns of `raw_clusters`: masses as GalWeight would measure them, radii to match.
 
-    Radii follow GalWCat19's own convention, M200 = 100 H² r200³ / G with h = 1; what the
-    survey does not measure (other overdensities, NFW fits) is missing.
+    A mass is the imitation's, measured on the galaxies of the cluster's own cone, times a
+    log-normal ratio as wide as that of GalWCat19 to it. Radii follow GalWCat19's convention,
+    M200 = 100 H² r200³ / G with h = 1; what the survey does not measure (other
+    overdensities, NFW fits, clusters with too few members) is missing.
     """
     survey = params.ingest.embedded
     n = len(ids)
     noise = generator(params.seed, "survey-catalogue").standard_normal(n)
-    mass = 10 ** (clusters.log10_m200c + survey.galweight_scatter_dex * noise)
+    ratio = 10 ** (survey.galweight_scatter_dex * noise)
+    mass = 10**dynamics.log10_m200 * ratio
+    measured = dynamics.reason == 0
     missing = np.full(n, np.nan)
     columns: dict[str, object] = {
         "cluster_id": ids,
@@ -298,13 +307,15 @@ def _catalogue(
         columns[f"n{d}"] = [None] * n
     for name in ("rs_mpc_h", "rs_err_mpc_h", "ms_msun_h", "ms_err_msun_h", "concentration"):
         columns[f"nfw_{name}"] = missing
-    error = sigma200 / np.sqrt(2 * np.maximum(n200 - 1, 1))
+    error = dynamics.sigma_km_s / np.sqrt(2 * np.maximum(dynamics.n_members - 1, 1))
     columns |= {
         "m200_msun_h": mass,
-        "m200_err_msun_h": mass * np.log(10) * survey.galweight_scatter_dex,
-        "r200_mpc_h": np.cbrt(GRAVITY_MPC_KM2_S2_MSUN * mass / (100 * 100.0**2)),
-        "n200": n200,
-        "sigma200_km_s": sigma200,
+        "m200_err_msun_h": mass * np.log(10) * survey.galweight_err_dex,
+        "r200_mpc_h": dynamics.r200_mpc_h * np.cbrt(ratio),
+        "n200": [
+            int(k) if ok else None for k, ok in zip(dynamics.n_members, measured, strict=True)
+        ],
+        "sigma200_km_s": dynamics.sigma_km_s,
         "sigma200_err_lower_km_s": error,
         "sigma200_err_upper_km_s": error,
     }
