@@ -181,7 +181,9 @@ def add_counts(
 
     Rows `n_above_<estimator>` with the threshold as `bin`; the forward model's start with
     ``expected_``. ``point`` is the network's estimate, ``cnn3d`` the posterior's median,
-    ``posterior`` the sum of posterior probabilities above. Errors are Poisson's.
+    ``posterior`` the sum of posterior probabilities above. Errors are Poisson's, and
+    ``chance_above_<estimator>`` is how likely Poisson noise about the forward model gives a
+    count as far off (two-sided).
 
     Parameters
     ----------
@@ -221,7 +223,7 @@ def add_counts(
             if name != "posterior":
                 low = poisson.cdf(value, model[name])
                 high = poisson.sf(value - 1, model[name])
-                numbers.add(f"n_above_{name}_chance", min(1.0, 2 * min(low, high)), bin=bin)
+                numbers.add(f"chance_above_{name}", min(1.0, 2 * min(low, high)), bin=bin)
 
 
 def add_truth(

@@ -204,6 +204,7 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
         workspace.posterior / "joint.parquet",
         *sorted(workspace.evaluation.glob("*.parquet")),
         workspace.masses / "mass_function.parquet",
+        workspace.masses / "offsets.parquet",
     ]
     digests = {f.name: file_digest(f) for f in files if f.exists()}
     code = hashlib.sha256()

@@ -152,6 +152,23 @@ def _selected_and_masses(
         "mass_function",
     )  # fmt: skip
 
+    edges = np.arange(-1.5, 1.5001, 0.05)
+    difference = (point - galweight)[~none]
+    rows = []
+    for half, chosen in (
+        ("all", slice(None)),
+        ("even", slice(0, None, 2)),
+        ("odd", slice(1, None, 2)),
+    ):
+        counts = np.histogram(difference[chosen], edges)[0]
+        expected = counts.sum() * np.diff(norm.cdf(edges / 0.22))
+        rows += list(
+            zip([half] * counts.size, edges[:-1], edges[1:], counts, expected, strict=True)
+        )
+    names = ("half", "offset_low", "offset_high", "n_observed", "n_predicted")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    write_table(workspace.masses / "offsets.parquet", make_table("offsets", columns), "offsets")
+
 
 def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
     true = rng.uniform(13.5, 15.0, n)

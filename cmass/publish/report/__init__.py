@@ -115,6 +115,24 @@ def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str
     return tiles
 
 
+def _offset_words(calibration: pa.Table, survey: str) -> dict[str, str]:
+    """Mean and scatter of each half's offsets, observed and expected, for a legend."""
+    found = {}
+    for half in ("even", "odd"):
+        values = [
+            summary.calibration_value(calibration, f"{prefix}galweight_{name}", f"{survey}_{half}")
+            for name in ("offset_mean", "scatter")
+            for prefix in ("", "expected_")
+        ]
+        if all(row["value"] is not None for row in values):
+            mean, model_mean, scatter, model_scatter = (row["value"] for row in values)
+            found[half] = (
+                f"mean {mean:+.3f}, scatter {scatter:.3f}\n"
+                f"(expected {model_mean:+.3f}, {model_scatter:.3f})"
+            )
+    return found
+
+
 def panels(workspace: Workspace, params: Params, tables: dict[str, pa.Table]) -> Iterator[Panel]:
     """Draw the report's figures one after the other."""
     from cmass.publish.report import figures
@@ -150,9 +168,21 @@ def panels(workspace: Workspace, params: Params, tables: dict[str, pa.Table]) ->
         figures.pull_histogram(summary.pulls(joined)),
     )  # fmt: skip
     yield panel(
+        "offsets", "Observed and expected comparison",
+        "Log ratio of our masses and GalWeight's, even and odd clusters apart (points with Poisson "
+        "errors), and what the mocks predict (lines): the population of haloes, seen by the "
+        "network and weighed as GalWeight does, selected as the catalogue is. Ratios of GalWeight's "
+        "masses to their imitation come from even clusters; no mass of ours enters the prediction.",
+        figures.offsets(
+            read_table(workspace.masses / "offsets.parquet", "offsets"),
+            _offset_words(tables["calibration"], workspace.survey),
+        ),
+    )  # fmt: skip
+    yield panel(
         "mass-function", "Mass function",
-        "Clusters per volume and dex with Poisson bands, and the halo mass function of "
-        f"Tinker+2008. Below log₁₀ M = {complete:g} the catalogue is not complete.",
+        "Clusters per volume and dex with Poisson bands, the halo mass function of Tinker+2008, and "
+        "what the network would say of its haloes (expected). "
+        f"Below log₁₀ M = {complete:g} the catalogue is not complete.",
         figures.mass_function(
             read_table(workspace.masses / "mass_function.parquet", "mass_function"), complete
         ),

@@ -266,19 +266,69 @@ def pull_histogram(axes: Axes, pulls: np.ndarray) -> None:
     axes.legend(loc="upper left")
 
 
+@_figure(6.2, 4.2)
+def offsets(axes: Axes, table: pa.Table, words: dict[str, str] | None = None) -> None:
+    """Observed and predicted log10(M_pred/M_GalWeight), even and odd clusters apart.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Table ``offsets``.
+    words : dict of str to str, optional
+        What the legend says of each half besides its name.
+    """
+    drawn = False
+    for half, colour in (("even", BLUE), ("odd", RED)):
+        rows = table.filter(pc.equal(table["half"], half)).sort_by("offset_low")
+        if not rows.num_rows:
+            continue
+        low, high, seen, said = to_numpy(
+            rows, "offset_low", "offset_high", "n_observed", "n_predicted"
+        )
+        # Two bins to one: some 380 clusters a half.
+        whole = 2 * (low.size // 2)
+        low, high = low[:whole:2], high[1:whole:2]
+        seen, said = (x[:whole].reshape(-1, 2).sum(axis=1) for x in (seen, said))
+        if not seen.sum():
+            continue
+        drawn = True
+        total = seen.sum() * (high - low)
+        label = f"{half}{': ' + words[half] if words and half in words else ''}"
+        middle = (low + high) / 2 + (0.012 if half == "odd" else -0.012)
+        axes.errorbar(middle, seen / total, np.sqrt(np.maximum(seen, 1)) / total, fmt="o", ms=3.5,
+                      lw=1, color=colour, label=label)  # fmt: skip
+        if said.sum():
+            axes.stairs(said / said.sum() / (high - low), [*low, high[-1]], color=colour, lw=1.4,
+                        fill=False, label=f"{half}, expected")  # fmt: skip
+    if not drawn:
+        return _nothing(axes, "No cluster has both masses: nothing to compare.")
+    axes.axvline(0, color=MUTED, lw=0.8, ls=":")
+    axes.set(
+        xlabel=r"$\log_{10}(M_\mathrm{pred}/M_\mathrm{GalWeight})$ [dex]",
+        ylabel=r"Probability density [dex$^{-1}$]", xlim=(-1.2, 1.2),
+    )  # fmt: skip
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
+    axes.legend(loc="upper left", fontsize=7.5, ncols=2)
+
+
 _ESTIMATORS = {
     "cnn3d": ("CNN$_{3D}$", BLUE, "-"),
     "galweight": ("GalWeight", RED, "-"),
     "truth": ("true masses", GREEN, ":"),
     "tinker08": ("Tinker+2008", INK, "--"),
+    "expected_cnn3d": ("CNN$_{3D}$, expected", BLUE, "--"),
 }
+#: Estimators whose mass functions are in the table but not in the figure.
+_NOT_DRAWN = ("point", "expected_point", "expected_galweight")
 
 
 @_figure()
 def mass_function(axes: Axes, table: pa.Table, completeness_log10_m200c: float = 14.0) -> None:
     """Mass functions with their Poisson bands and Tinker+2008 (paper's Fig. A1)."""
     drawn = table.filter(pc.greater(table["density_h3_mpc3_dex"], 0))
-    observed = drawn.filter(pc.not_equal(drawn["estimator"], "tinker08"))
+    drawn = drawn.filter(pc.invert(pc.is_in(drawn["estimator"], pa.array(_NOT_DRAWN))))
+    theory = pa.array(["tinker08", "expected_cnn3d"])
+    observed = drawn.filter(pc.invert(pc.is_in(drawn["estimator"], theory)))
     if not observed.num_rows:
         return _nothing(axes, "No cluster has a mass: there is no mass function to draw.")
     for name in sorted(set(drawn["estimator"].to_pylist())):

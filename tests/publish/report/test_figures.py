@@ -30,6 +30,7 @@ def products(released: Workspace) -> dict[str, pa.Table]:
         "clusters": released.selected / "clusters.parquet",
         "rejected_clusters": released.selected / "rejected.parquet",
         "mass_function": released.masses / "mass_function.parquet",
+        "offsets": released.masses / "offsets.parquet",
         "predictions": released.evaluation / "predictions.parquet",
         "residuals": released.evaluation / "residuals.parquet",
         "coverage": released.evaluation / "coverage.parquet",
@@ -47,6 +48,7 @@ CASES = {
     "coverage": ("coverage",),
     "predicted_galweight": ("masses", "clusters"),
     "mass_function": ("mass_function",),
+    "offsets": ("offsets",),
     "sky_map": ("masses", "rejected_clusters"),
 }
 
@@ -98,6 +100,35 @@ def test_pull_histogram_counts_and_normalises() -> None:
     mean, deviation = (float(w.split()[-1]) for w in fitted.split(","))
     assert mean == pytest.approx(0.2, abs=0.06)
     assert deviation == pytest.approx(1.1, abs=0.05)
+
+
+def test_offsets_are_densities_of_each_half() -> None:
+    edges = np.linspace(-1, 1, 41)
+    counts = np.where(np.arange(40) == 20, 30, 0)
+    columns = {
+        "half": ["even"] * 40 + ["odd"] * 40, "offset_low": np.tile(edges[:-1], 2),
+        "offset_high": np.tile(edges[1:], 2), "n_observed": np.tile(counts, 2),
+        "n_predicted": np.full(80, 0.75),
+    }  # fmt: skip
+    axes = figures.offsets(make_table("offsets", columns), {"odd": "mean 0.02"}).axes[0]
+    points = [c.lines[0].get_ydata() for c in axes.containers]
+    assert len(points) == 2
+    for y in points:
+        assert np.sum(y) * 0.1 == pytest.approx(1)  # bins of 0.05 dex, two to one
+    _, labels = axes.get_legend_handles_labels()
+    assert "odd: mean 0.02" in labels
+    assert "even, expected" in labels
+
+
+def test_mass_function_draws_what_is_expected_and_leaves_point_estimates_out(products) -> None:
+    table = products["mass_function"].to_pandas()
+    ours = table[table.estimator == "cnn3d"]
+    more = [ours.assign(estimator=name) for name in ("point", "expected_cnn3d", "expected_point")]
+    columns = {name: np.concatenate([table[name], *(m[name] for m in more)]) for name in table}
+    axes = figures.mass_function(make_table("mass_function", columns)).axes[0]
+    _, labels = axes.get_legend_handles_labels()
+    assert "CNN$_{3D}$, expected" in labels
+    assert not any("point" in label for label in labels)
 
 
 def test_clusters_without_a_mass_are_drawn_apart(products) -> None:

@@ -19,7 +19,7 @@ from cmass.publish import run
 from cmass.publish.report import SIZE_MAX, save_overview
 from cmass.workspace import Workspace
 
-PANELS = ["sky", "galweight", "pull", "mass-function", "truth", "residuals", "coverage", "joint",
+PANELS = ["sky", "galweight", "pull", "offsets", "mass-function", "truth", "residuals", "coverage", "joint",
           "loss"]  # fmt: skip
 REALISM = [f"realism-{name.replace('_', '-')}" for name in (*STATISTICS, "features")]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
