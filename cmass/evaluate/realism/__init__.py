@@ -100,13 +100,13 @@ def compare(
 
 
 def compare_features(
-    matched: Matched, network: keras.Model, half: str, params: Params, rng: np.random.Generator
+    matched: Matched, part: keras.Model, half: str, params: Params, rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of the statistic of the network's features, and its p values."""
     how = params.realism
     ours, theirs = features.matched_rows(matched, rng)
-    real = features.network_features(matched.real.select(ours), network, params)
-    mock = features.network_features(matched.mock.select(theirs), network, params)
+    real = features.network_features(matched.real.select(ours), part, params)
+    mock = features.network_features(matched.mock.select(theirs), part, params)
     both = np.isfinite(real).all(axis=1) & np.isfinite(mock).all(axis=1)
     if both.sum() < _FEATURES_MIN:
         return [], {"features_n": float(both.sum())}
@@ -180,7 +180,9 @@ def run(workspace: Workspace, params: Params) -> None:
     how = params.realism
     real = survey_windows(workspace, params)
     mock = mock_windows(workspace.population, params, population.weights)
-    network = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    part = features.up_to_first_dense(
+        prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    )
     rows: list[dict[str, Any]] = []
     metrics: dict[str, dict[str, float]] = {}
     for half in HALVES:
@@ -195,7 +197,7 @@ def run(workspace: Workspace, params: Params) -> None:
             continue
         rows += compare(matched, half, how, generator(params.seed, f"realism-{half}"))
         more, p_values = compare_features(
-            matched, network, half, params, generator(params.seed, f"realism-features-{half}")
+            matched, part, half, params, generator(params.seed, f"realism-features-{half}")
         )
         rows += more
         metrics[half] |= p_values

@@ -77,19 +77,23 @@ def matched_rows(matched: Matched, rng: np.random.Generator) -> tuple[Integers, 
     return np.concatenate([none, *real]), np.concatenate([none, *mock])
 
 
-def network_features(windows: Windows, network: keras.Model, params: Params) -> Array:
-    """Outputs of the network's first dense layer, shape (n, 128).
+def up_to_first_dense(network: keras.Model) -> keras.Model:
+    """The part of a network that ends with its first dense layer."""
+    import keras
+
+    dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
+    return keras.Model(network.inputs, dense.output)
+
+
+def network_features(windows: Windows, part: keras.Model, params: Params) -> Array:
+    """Outputs of `part` (see `up_to_first_dense`), shape (n, units).
 
     Rows of windows without a density (all galaxies in one plane) are NaN.
     """
-    import keras
-
     from cmass.voxels import density_grid
 
-    dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
-    part = keras.Model(network.inputs, dense.output)
     window, voxels = params.window, params.voxels
-    out = np.full((len(windows), dense.units), np.nan)
+    out = np.full((len(windows), part.output_shape[-1]), np.nan)
     for start in range(0, len(windows), _BATCH):
         grids = np.zeros((_BATCH, voxels.n, voxels.n, voxels.n, 1), np.float32)
         known = []

@@ -9,6 +9,7 @@ from scipy.stats import mannwhitneyu
 
 from cmass.evaluate.realism import features
 from cmass.evaluate.realism.matching import match
+from cmass.evaluate.realism.windows import survey_windows
 from tests.evaluate.realism.test_statistics import windows_of
 
 
@@ -73,3 +74,30 @@ def test_matched_rows_are_balanced_in_every_bin(rng):
     )  # fmt: skip
     assert matched.real.weight[ours].all()
     assert matched.mock.weight[theirs].all()
+
+
+def test_features_are_those_of_the_first_dense_layer(tiny_run):
+    """Keras' own layer by layer, for one window; the estimate follows from them linearly."""
+    from cmass.infer import Sample, point_estimates
+    from cmass.networks import prediction
+    from cmass.pretrained import from_workspace
+
+    workspace, params = tiny_run
+    network = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    windows = survey_windows(workspace, params).select(np.arange(6))
+    found = features.network_features(windows, features.up_to_first_dense(network), params)
+    assert found.shape == (6, 128)
+    x = found
+    for layer in network.layers[-2:]:
+        weights, bias = layer.get_weights()
+        x = x @ weights.astype(float) + bias
+    n = len(windows)
+    sample = Sample(
+        ["a"] * n, np.zeros(n), np.zeros(n), windows.z, np.zeros(n, np.int32), windows.points,
+        windows.offsets,
+    )  # fmt: skip
+    expected = point_estimates(
+        sample, from_workspace(workspace, params), np.zeros(n, np.int32), progress=False
+    )
+    # float32 sums in the network
+    np.testing.assert_allclose(x[:, 0], expected, atol=1e-3)
