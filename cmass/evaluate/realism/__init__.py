@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmass.evaluate.realism import features
 from cmass.evaluate.realism.matching import Matched, distance_edges, match
-from cmass.evaluate.realism.statistics import STATISTICS, measure
+from cmass.evaluate.realism.statistics import STATISTICS, bootstrap_error, measure
 from cmass.evaluate.realism.windows import HALVES, Windows, mock_windows, survey_windows
 from cmass.mock import population
 from cmass.params import Params, RealismParams
@@ -94,7 +94,7 @@ def compare(
         (a, a_rounds), (b, b_rounds) = real[name], mock[name]
         rows += rows_of(
             name, statistic.bin_names(), statistic.low, statistic.high, statistic.bin_units(),
-            a, a_rounds.std(axis=0, ddof=1), b, b_rounds.std(axis=0, ddof=1), half, how.agreement,
+            a, bootstrap_error(a_rounds), b, bootstrap_error(b_rounds), half, how.agreement,
         )  # fmt: skip
     return rows
 

@@ -431,3 +431,17 @@ def measure(
         values = STATISTICS[name].prepare(w).at(weights)
         out[name] = values[0], values[1:]
     return out
+
+
+def bootstrap_error(rounds: Array) -> Array:
+    """Standard deviations (k,) of resamples (rounds, k).
+
+    NaN where a tenth of the resamples has no value: there are fewer than three clusters.
+    """
+    known = np.isfinite(rounds)
+    enough = known.mean(axis=0) >= 0.9
+    filled = np.where(known, rounds, 0.0)
+    n = np.maximum(known.sum(axis=0), 2)
+    mean = filled.sum(axis=0) / n
+    variance = np.where(known, (rounds - mean) ** 2, 0.0).sum(axis=0) / (n - 1)
+    return np.where(enough, np.sqrt(variance), np.nan)

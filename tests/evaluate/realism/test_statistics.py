@@ -204,6 +204,16 @@ def test_bootstrap_error_of_a_mean_is_the_textbook_one(rng):
     assert rounds[:, 4].std() == pytest.approx(counts.std() / 20, rel=0.12)
 
 
+def test_errors_need_three_clusters(rng):
+    rounds = rng.normal(size=(400, 4))
+    for column, n in enumerate((1, 2, 3, 10)):
+        # a resample lacks all of n clusters with chance exp(-n)
+        rounds[rng.random(400) < np.exp(-n), column] = np.nan
+    error = statistics.bootstrap_error(rounds)
+    assert np.isnan(error[:2]).all()
+    np.testing.assert_allclose(error[2:], np.nanstd(rounds[:, 2:], axis=0, ddof=1))
+
+
 def test_bootstrap_keeps_groups_and_zero_weights(rng):
     w = windows_of([np.zeros((4, 3))] * 6, weight=[1, 1, 2, 2, 0, 0], group=[7, 7, 8, 8, 9, 7])
     weights = statistics.bootstrap_weights(w, 50, rng)
