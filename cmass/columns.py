@@ -573,6 +573,14 @@ _COLUMNS = [
         0,
     ),
     _c(
+        "richness",
+        "int32",
+        "",
+        "meta.number",
+        "Galaxies within 1 Mpc/h and 1000 km/s of the centre",
+        0,
+    ),
+    _c(
         "log10_m200c_virial",
         "float64",
         "log10(Msun/h)",
@@ -1009,7 +1017,7 @@ _TABLES = [
         "population_masses",
         "One window of the population, with what network and GalWeight would say of it",
         "cluster_id z distance_mpc_h log10_m200c_true n_galaxies number_density_h3_mpc3 "
-        "log10_m200c_virial log10_m200c log10_m200c_p16 log10_m200c_p50 log10_m200c_p84 flag "
+        "log10_m200c_virial richness log10_m200c log10_m200c_p16 log10_m200c_p50 log10_m200c_p84 flag "
         "posterior",
         "cluster_id",
     ),

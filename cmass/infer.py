@@ -25,8 +25,10 @@ from cmass.evaluate.comparison import (
 )
 from cmass.evaluate.forward import Windows
 from cmass.evaluate.realism.windows import cluster_numbers
+from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
 from cmass.headline import write_metrics
+from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.posterior import TAIL, at_edge, quantiles, reweight
 from cmass.pretrained import Bundle
@@ -170,8 +172,8 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
 
 
 def survey_comparison(
-    masses: pa.Table, clusters: pa.Table, virial: Array, population: pa.Table,
-    volume_mpc3_h3: float, params: Params, log10_m200c_min: float = -np.inf,
+    masses: pa.Table, clusters: pa.Table, virial: Array, richness: NDArray[np.int64],
+    population: pa.Table, volume_mpc3_h3: float, params: Params, log10_m200c_min: float = -np.inf,
 ) -> Comparison:  # fmt: skip
     """The survey's clusters and the population, ready to be compared with GalWeight.
 
@@ -179,8 +181,8 @@ def survey_comparison(
     ----------
     masses, clusters : pyarrow.Table
         Tables `masses` and `clusters`, row by row the same clusters.
-    virial : ndarray, shape (n,)
-        log10 M200 of the survey's windows by the imitation of GalWeight.
+    virial, richness : ndarray, shape (n,)
+        log10 M200 of the survey's windows by the imitation of GalWeight, and their richness.
     population : pyarrow.Table
         Table `population_masses`.
     volume_mpc3_h3 : float
@@ -194,14 +196,14 @@ def survey_comparison(
         clusters, "log10_m200_galweight", "log10_m200_galweight_err", "distance_mpc_h"
     )
     p16, p50, p84 = to_numpy(masses, *posterior)
-    own = Windows(virial, distance, p16, p50, p84, np.ones(virial.size))
-    true, density, mock_virial, mock_distance = to_numpy(
+    own = Windows(virial, richness.astype(float), distance, p16, p50, p84, np.ones(virial.size))
+    true, density, mock_virial, mock_richness, mock_distance = to_numpy(
         population, "log10_m200c_true", "number_density_h3_mpc3", "log10_m200c_virial",
-        "distance_mpc_h",
+        "richness", "distance_mpc_h",
     )  # fmt: skip
     number = np.where(true >= log10_m200c_min, density * volume_mpc3_h3, 0.0)
     p16, p50, p84 = to_numpy(population, *posterior)
-    mocks = Windows(mock_virial, mock_distance, p16, p50, p84, number)
+    mocks = Windows(mock_virial, mock_richness, mock_distance, p16, p50, p84, number)
     return Comparison(
         own, reference, error, cluster_numbers(clusters["cluster_id"]), mocks, params.infer
     )
@@ -365,11 +367,6 @@ def haloes_above(
     return found
 
 
-def comoving_volume(area_deg2: float, distance_mpc_h: float) -> float:
-    """Comoving volume (h⁻³ Mpc³) of a cone of `area_deg2` out to `distance_mpc_h`."""
-    return float(np.radians(1.0) ** 2 * area_deg2 * distance_mpc_h**3 / 3)
-
-
 def run(workspace: Workspace, params: Params) -> None:
     """Estimate the masses of the selected clusters and compare them with GalWeight's.
 
@@ -395,7 +392,14 @@ def run(workspace: Workspace, params: Params) -> None:
     )
     lowest = params.ingest.embedded.log10_m200c_min if truth is not None else -np.inf
     against = survey_comparison(
-        masses, clusters, virial.log10_m200, population, volume, params, lowest
+        masses,
+        clusters,
+        virial.log10_m200,
+        count_near_centre(points, offsets),
+        population,
+        volume,
+        params,
+        lowest,
     )
     median_z = float(np.median(z))
     rng = seeds.generator(params.seed, "infer-expected")
@@ -432,35 +436,6 @@ def run(workspace: Workspace, params: Params) -> None:
         int(values["n_without_posterior"]),
         ", ".join(f"{k} {v:.3f}" for k, v in values.items() if "pull" in k or "galweight" in k),
     )  # fmt: skip
-
-
-def effective_area_deg2(workspace: Workspace, params: Params, n_selected: int) -> float:
-    """Area that the selected clusters stand for, deg².
-
-    `infer.area_deg2` where it is given. Otherwise the area of the footprint, times the
-    part of the near clusters with a centre inside it that were selected: the others lie
-    too close to its rim for a whole window.
-    """
-    from cmass.ingest.footprint import Footprint
-
-    if params.infer.area_deg2 is not None:
-        return params.infer.area_deg2
-    footprint = Footprint.from_table(
-        read_table(workspace.raw / "footprint.parquet", "raw_footprint")
-    )
-    rejected = read_table(
-        workspace.selected / "rejected.parquet", "rejected_clusters",
-        ["ra", "dec", "distance_mpc_h"],
-    )  # fmt: skip
-    ra, dec, distance = to_numpy(rejected, "ra", "dec", "distance_mpc_h")
-    near = distance <= params.window.distance_max_mpc_h
-    n_rim = int(footprint.contains(ra[near], dec[near]).sum())
-    area = footprint.area_deg2()
-    log.info(
-        "infer: footprint of %.0f deg2, %d of %d near clusters inside it selected", area,
-        n_selected, n_selected + n_rim,
-    )  # fmt: skip
-    return area * n_selected / max(n_selected + n_rim, 1)
 
 
 def _truth(workspace: Workspace, clusters: pa.Table) -> pa.Table | None:

@@ -160,17 +160,21 @@ class GalaxyParams(_Section):
         0.39, "central luminosity: slope in clusters (SPEC section 3)"
     )
     central_scatter_dex: float = _f(0.15, "scatter of log10 L of centrals (Yang+2008: 0.15)", ge=0)
-    satellite_log10_norm: float = _f(-0.766, "satellites: log10 phi* at 10^12 (Cacciato+2009)")
-    satellite_norm_slope: float = _f(1.008, "satellites: slope of log10 phi* (Cacciato+2009)")
+    satellite_log10_norm: float = _f(
+        0.949, "satellites: log10 phi* at 10^14 Msun/h (Cacciato+2009)"
+    )
+    satellite_norm_slope: float = _f(
+        0.711, "satellites: slope of log10 phi* there, calibrated (Cacciato+2009: 0.609)"
+    )
     satellite_norm_curvature: float = _f(
-        -0.07, "satellites: curvature, matched to SDSS counts (Cacciato+2009: -0.094)"
+        -0.07, "satellites: curvature of log10 phi* (Cacciato+2009: -0.094)"
     )
     satellite_alpha: float = _f(-1.1, "satellites: faint slope (Yang+2008, massive haloes)", gt=-2)
     satellite_log10_l_star: float = _f(
         10.46, "satellites: log10 L* at 10^14 Msun/h, Lsun/h^2 (Yang+2008: 0.562 of the central's)"
     )
     satellite_l_slope: float = _f(0.255, "satellites: slope of log10 L* with log mass (Yang+2008)")
-    satellite_amplitude: float = _f(0.82, "factor on the number of satellites, calibrated", ge=0)
+    satellite_amplitude: float = _f(1.05, "factor on the number of satellites, calibrated", ge=0)
     richness_scatter_dex: float = _f(0.15, "scatter of the number of satellites, dex", ge=0)
 
 
@@ -314,6 +318,7 @@ class MockParams(_Section):
             "environment.infall_amplitude": 0.3,
             "members.substructure_fraction": 0.25,
             "members.concentration_ratio": 0.3,
+            "members.velocity_bias": 0.03,
             "observer.offcentre_mpc_h": 0.04,
         },
         "half width of the range, about its value, that a parameter is drawn from per halo",
@@ -439,12 +444,11 @@ class CalibrateParams(_Section):
     priors: dict[str, tuple[float, float]] = _f(
         {
             "mock.galaxies.completeness": (0.85, 1.0),
-            "mock.galaxies.satellite_amplitude": (0.6, 1.1),
-            "mock.galaxies.satellite_norm_curvature": (-0.12, -0.02),
+            "mock.galaxies.satellite_amplitude": (0.75, 1.35),
+            "mock.galaxies.satellite_norm_slope": (0.5, 0.95),
             "mock.galaxies.satellite_alpha": (-1.3, -0.9),
             "mock.galaxies.richness_scatter_dex": (0.05, 0.25),
             "mock.members.concentration_ratio": (0.6, 1.4),
-            "mock.members.velocity_bias": (0.92, 1.06),
             "mock.members.substructure_fraction": (0.05, 0.6),
             "mock.environment.neighbour_bias": (0.7, 1.6),
             "mock.environment.field_density": (0.7, 1.4),
@@ -456,7 +460,7 @@ class CalibrateParams(_Section):
         },
         "range of each free parameter, by dotted name",
     )
-    n_points: int = _f(96, "simulator runs of the design", ge=4)
+    n_points: int = _f(72, "simulator runs of the design", ge=4)
     n_windows: int = _f(1000, "windows of a design point", ge=20)
     check_windows: int = _f(3000, "windows of the run that checks the result", ge=20)
     model_error: float = _f(0.05, "relative error of any simulator, beside all others", ge=0)
@@ -471,6 +475,9 @@ class InferParams(_Section):
     completeness_log10_m200c: float = _f(14.0, "complete above, log10 Msun/h (paper: 14.0)")
     match_bin_dex: float = _f(
         0.15, "forward model: bins of virial mass in which the selection is measured, dex", gt=0
+    )
+    match_richness_bin_dex: float = _f(
+        0.15, "forward model: bins of log richness in which it is measured as well", gt=0
     )
     match_distance_bins: int = _f(4, "forward model: its bins of distance", ge=1)
     match_neighbours: int = _f(

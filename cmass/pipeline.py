@@ -176,7 +176,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py"),
+        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
     ),
     Step(
         "infer",
@@ -190,7 +190,7 @@ STEPS: tuple[Step, ...] = (
             w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(
@@ -203,7 +203,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "galweight_mass.py", "networks/prediction.py", "voxels.py", "mass_function.py"),
+        sources=("evaluate/realism", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(

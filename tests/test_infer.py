@@ -125,7 +125,7 @@ def test_counts_above_a_mass(products):
     population = read_table(
         workspace.evaluation / "population.parquet", "population_masses"
     ).to_pandas()
-    from cmass.infer import effective_area_deg2
+    from cmass.evaluate.volume import effective_area_deg2
 
     volume = comoving_volume(effective_area_deg2(workspace, load_params(), 30), 250.0)
     # The embedded survey has no halo below its own limit.
@@ -202,7 +202,7 @@ def test_volume_of_the_papers_survey():
 
 def test_area_is_the_footprint_less_its_rim(tiny_run):
     """An octant of the sky; one of 31 near clusters inside it was rejected, one is far."""
-    from cmass.infer import effective_area_deg2
+    from cmass.evaluate.volume import effective_area_deg2
 
     workspace, params = tiny_run
     octant = 41252.96125 / 8

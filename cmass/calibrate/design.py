@@ -78,10 +78,11 @@ def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Wi
     offsets = np.concatenate([[0], np.cumsum(counts[usable])])
     true = np.array([clusters[i]["log10_m200c_true"] for i in usable])
     halo = np.array([clusters[i]["halo_id"] for i in usable])
+    density = weights(true, changed)
     return make_windows(
         np.vstack([clouds[i] for i in usable]), offsets,
         np.array([clusters[i]["z"] for i in usable]), changed,
-        weight=weights(true, changed), group=halo, number=halo,
+        weight=density, group=halo, number=halo, density_h3_mpc3=density,
     )  # fmt: skip
 
 

@@ -8,12 +8,13 @@ all of it:
 1. each window stands for as many haloes as the mass function and the survey's volume hold;
 2. it has the network's posterior, and a mass by the imitation of GalWeight (the virial
    mass, `cmass.galweight_mass`), both measured on its galaxies;
-3. the survey's selection is the ratio of its clusters to the population's in bins of virial
-   mass and distance, the former measured on the survey's own windows by the same function;
+3. the survey's selection makes the population's distributions of (virial mass, distance) and of
+   (richness, distance) those of the survey, both measured on the windows by the same functions:
+   finders see galaxies, so a group whose dispersion is high by chance is not in the catalogue;
 4. GalWeight's mass is the virial mass times a ratio M_GalWeight/M_virial that a cluster of
    the survey of like virial mass has. The ratios come from clusters with even numbers only.
 
-No network mass of the survey enters. What is assumed: at given virial mass and distance,
+No network mass of the survey enters. What is assumed: at given virial mass, richness and distance,
 selection and that ratio have nothing more to do with the network's estimate.
 """
 
@@ -62,6 +63,8 @@ class Windows:
     ----------
     virial : ndarray, shape (n,)
         log10 M200 by the imitation of GalWeight; NaN where it cannot be measured.
+    richness : ndarray, shape (n,)
+        Galaxies near the centre (`cmass.networks.richness`).
     distance_mpc_h : ndarray, shape (n,)
     p16, p50, p84 : ndarray, shape (n,)
         Posterior under the flat prior; NaN where there is none.
@@ -70,6 +73,7 @@ class Windows:
     """
 
     virial: Array
+    richness: Array
     distance_mpc_h: Array
     p16: Array
     p50: Array
@@ -140,10 +144,33 @@ class Prediction:
     n_unmatched: int
 
 
+#: Rounds in which the selection's two distributions are fitted in turn.
+_RAKING_ROUNDS = 50
+
+
+def _bins(
+    population: Array, survey: Array, width: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int, float]:
+    """Bins of two samples on one grid aligned to multiples of `width`.
+
+    Returns bins of the population (-1 outside the survey's range or not finite) and of the
+    survey, their number, and the grid's lower end.
+    """
+    low = np.floor(survey.min() / width + 1e-9)
+    ours = (np.floor(survey / width + 1e-9) - low).astype(np.int64)
+    n = int(ours.max()) + 1
+    theirs = np.floor(np.nan_to_num(population, nan=-1e9) / width + 1e-9) - low
+    inside = (theirs >= 0) & (theirs < n)
+    return np.where(inside, theirs, -1).astype(np.int64), ours, n, float(low * width)
+
+
 def selection(
     population: Windows, survey: Windows, how: InferParams
 ) -> tuple[Array, int, list[tuple[float, float, float]]]:
-    """How much of the population the survey holds, in bins of virial mass and distance.
+    """How much of the population the survey holds.
+
+    The factors make the population's counts those of the survey in bins of (virial mass,
+    distance) and in bins of (richness, distance), fitted in turn (raking, Deming & Stephan 1940).
 
     Parameters
     ----------
@@ -154,47 +181,52 @@ def selection(
     Returns
     -------
     completeness : ndarray, shape (n of population,)
-        Ratio of counts in the window's bin: zero where the survey has no cluster, above
-        one where it has more than the mass function allows.
+        Zero where the survey has no cluster like the window, above one where it has more than the
+        mass function allows.
     n_unmatched : int
-        Clusters in bins without a window of the population.
+        Clusters in bins without a window of the population; they do not count.
     by_mass : list of (low, high, ratio)
-        The same over all distances, by virial mass.
+        Clusters over the whole population, by virial mass.
     """
     known = np.isfinite(survey.virial)
-    mass, distance = survey.virial[known], survey.distance_mpc_h[known]
     completeness = np.zeros(population.virial.size)
-    if not mass.size:
+    if not known.any():
         return completeness, 0, []
+    clusters = survey.rows(known)
+    inner = np.quantile(
+        clusters.distance_mpc_h, np.linspace(0, 1, how.match_distance_bins + 1)[1:-1]
+    )
+    far, far_survey = (
+        np.searchsorted(inner, w.distance_mpc_h, side="right") for w in (population, clusters)
+    )
+    masses = _bins(population.virial, clusters.virial, how.match_bin_dex)
+    rich, rich_survey = (np.log10(np.maximum(w.richness, 1.0)) for w in (population, clusters))
+    riches = _bins(rich, rich_survey, how.match_richness_bin_dex)
+    weight = np.where((masses[0] >= 0) & (riches[0] >= 0), population.number, 0.0)
+    matched = np.ones(clusters.virial.size, bool)
+    margins = []
+    for theirs, ours, n, _ in (masses, riches):
+        place = np.maximum(theirs, 0) * how.match_distance_bins + far
+        place_survey = ours * how.match_distance_bins + far_survey
+        size = n * how.match_distance_bins
+        matched &= np.bincount(place, weight, size)[place_survey] > 0
+        margins.append((place, place_survey, size))
+    for _ in range(_RAKING_ROUNDS):
+        for place, place_survey, size in margins:
+            counts = np.bincount(place_survey[matched], minlength=size)
+            there = np.bincount(place, weight, size)
+            weight *= np.divide(counts, there, out=np.zeros(size), where=there > 0)[place]
+    np.divide(weight, population.number, out=completeness, where=population.number > 0)
+    _, ours, n, low = masses
+    counted = np.bincount(ours, minlength=n)
+    inside = masses[0] >= 0
+    expected = np.bincount(masses[0][inside], population.number[inside], n)
     width = how.match_bin_dex
-    low = np.floor(mass.min() / width)
-    n_mass = int(np.floor(mass.max() / width) - low) + 1
-    inner = np.quantile(distance, np.linspace(0, 1, how.match_distance_bins + 1)[1:-1])
-
-    def bins(virial: Array, far: Array) -> NDArray[np.int64]:
-        by_mass = np.floor(np.nan_to_num(virial, nan=-1.0) / width).astype(np.int64) - int(low)
-        inside = (by_mass >= 0) & (by_mass < n_mass)
-        by_distance = np.searchsorted(inner, far, side="right")
-        return np.where(inside, by_mass * how.match_distance_bins + by_distance, -1)
-
-    size = n_mass * how.match_distance_bins
-    found = bins(population.virial, population.distance_mpc_h)
-    inside = found >= 0
-    expected = np.bincount(found[inside], population.number[inside], size)
-    counts = np.bincount(bins(mass, distance), minlength=size).astype(float)
-    ratio = np.divide(counts, expected, out=np.zeros(size), where=expected > 0)
-    completeness[inside] = ratio[found[inside]]
     by_mass = [
-        (float((low + i) * width), float((low + i + 1) * width), float(c / e))
-        for i, (c, e) in enumerate(
-            zip(
-                counts.reshape(n_mass, -1).sum(axis=1), expected.reshape(n_mass, -1).sum(axis=1),
-                strict=True,
-            )
-        )
-        if e > 0
+        (low + i * width, low + (i + 1) * width, float(counted[i] / expected[i]))
+        for i in range(n) if expected[i] > 0
     ]  # fmt: skip
-    return completeness, int(counts[expected <= 0].sum()), by_mass
+    return completeness, int((~matched).sum()), by_mass
 
 
 def predict(
@@ -206,7 +238,7 @@ def predict(
     ----------
     population : Windows
     survey : Windows
-        Only its virial masses and distances are used.
+        Only its virial masses, richness and distances are used.
     ratios : Ratios
     how : InferParams
         Bins of the selection and the number of neighbours that lend their ratio.

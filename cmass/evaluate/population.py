@@ -9,6 +9,7 @@ from cmass import cosmology
 from cmass.columns import FLAGS
 from cmass.galweight_mass import virial_masses
 from cmass.mock.population import weights
+from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.posterior import TAIL, quantiles
 from cmass.pretrained import Bundle
@@ -53,7 +54,8 @@ def population_table(workspace: Workspace, params: Params, bundle: Bundle) -> pa
             "cluster_id": clusters["cluster_id"], "z": z, "distance_mpc_h": distance,
             "log10_m200c_true": true, "n_galaxies": clusters["n_galaxies"],
             "number_density_h3_mpc3": weights(true, params),
-            "log10_m200c_virial": dynamics.log10_m200, "log10_m200c": point,
+            "log10_m200c_virial": dynamics.log10_m200,
+            "richness": count_near_centre(points, offsets), "log10_m200c": point,
             "log10_m200c_p16": p16, "log10_m200c_p50": p50, "log10_m200c_p84": p84,
             "flag": flag & ~FLAGS["window_incomplete"].value,
             "posterior": pa.ListArray.from_arrays(

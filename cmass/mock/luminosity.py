@@ -66,11 +66,11 @@ def satellite_log10_l_star(log10_m200c: ArrayLike, parameters: GalaxyParams) -> 
 
 def satellite_norm(log10_m200c: ArrayLike, parameters: GalaxyParams) -> Array:
     """φ*_s of the satellites' luminosity function, per halo (Cacciato+2009)."""
-    m12 = np.asarray(log10_m200c, float) + parameters.mass_shift_dex - 12.0
+    m14 = np.asarray(log10_m200c, float) - 14.0
     exponent = (
         parameters.satellite_log10_norm
-        + parameters.satellite_norm_slope * m12
-        + parameters.satellite_norm_curvature * m12**2
+        + parameters.satellite_norm_slope * m14
+        + parameters.satellite_norm_curvature * m14**2
     )
     return parameters.satellite_amplitude * 10**exponent
 

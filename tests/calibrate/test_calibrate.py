@@ -12,6 +12,7 @@ from cmass import calibrate
 from cmass.calibrate import design
 from cmass.calibrate.values import with_values
 from cmass.errors import ParameterError
+from cmass.evaluate.volume import comoving_volume
 from cmass.params import load_params
 from cmass.tables import make_table, read_table, write_table
 from cmass.workspace import Workspace
@@ -40,8 +41,11 @@ def setting(tmp_path_factory):
     workspace = Workspace(folder, "smoke", "embedded")
     sky = design.simulated(params.model_copy(update={"seed": 99}), TRUTH, 160)
     # a real survey holds haloes as the mass function does
-    keep = np.random.default_rng(4).random(len(sky)) < sky.weight / np.quantile(sky.weight, 0.7)
+    density = np.quantile(sky.weight, 0.7)
+    keep = np.random.default_rng(4).random(len(sky)) < sky.weight / density
     sky = sky.select(keep)
+    far = params.window.distance_max_mpc_h
+    params = with_values(params, {"infer.area_deg2": 1 / density / comoving_volume(1.0, far)})
     ids = [f"cl-{2 * i:04d}" for i in range(len(sky))]
     clusters = {
         "cluster_id": ids, "ra": np.arange(len(sky)) * 1.0, "dec": np.zeros(len(sky)), "z": sky.z,

@@ -35,7 +35,8 @@ def toy(rng, n, flat=True):
         number = np.ones(n)
     p50 = true + NETWORK * rng.standard_normal(n)
     return Windows(
-        virial=true + VIRIAL * rng.standard_normal(n), distance_mpc_h=rng.uniform(50, 250, n),
+        virial=true + VIRIAL * rng.standard_normal(n), richness=np.full(n, 20.0),
+        distance_mpc_h=rng.uniform(50, 250, n),
         p16=p50 - NETWORK, p50=p50, p84=p50 + NETWORK, number=number,
     )  # fmt: skip
 
@@ -123,12 +124,12 @@ def test_selection_is_the_ratio_of_counts():
     how = InferParams(match_bin_dex=0.5, match_distance_bins=2)
     blank = np.zeros(4)
     population = Windows(
-        np.array([14.1, 14.2, 14.6, 13.1]), np.array([50.0, 240.0, 240.0, 50.0]), blank, blank,
+        np.array([14.1, 14.2, 14.6, 13.1]), np.full(4, 9.0), np.array([50.0, 240.0, 240.0, 50.0]), blank, blank,
         blank, np.array([2.0, 5.0, 4.0, 100.0]),
     )  # fmt: skip
     three = np.zeros(5)
     survey = Windows(
-        np.array([14.3, 14.4, 14.45, 14.7, 14.8]), np.array([60.0, 200.0, 210.0, 60.0, 220.0]),
+        np.array([14.3, 14.4, 14.45, 14.7, 14.8]), np.full(5, 9.0), np.array([60.0, 200.0, 210.0, 60.0, 220.0]),
         three, three, three, np.ones(5),
     )  # fmt: skip
     completeness, unmatched, by_mass = selection(population, survey, how)
@@ -152,7 +153,7 @@ def test_ratios_of_like_clusters():
 def test_nothing_to_compare_gives_nothing():
     rng = np.random.default_rng(5)
     population = toy(rng, 100)
-    none = Windows(*(np.empty(0) for _ in range(6)))
+    none = Windows(*(np.empty(0) for _ in range(7)))
     one = predict(population, none, Ratios.of(*(np.empty(0) for _ in range(3))), HOW)
     assert one.offset.size == 0
     assert shape_of(one.offset, one.pull, one.weight) == {}
@@ -194,3 +195,19 @@ def test_halves():
     assert masks["even"].tolist() == [False, True, False]
     assert (masks["even"] ^ masks["odd"]).all()
     assert masks["all"].all()
+
+
+def test_selection_fits_virial_mass_and_richness_in_turn():
+    """A finder that sees rich clusters only: its margins come out, poor windows do not count."""
+    rng = np.random.default_rng(8)
+    how = InferParams(match_bin_dex=0.5, match_distance_bins=1, match_richness_bin_dex=0.5)
+    n = 4000
+    virial, richness = rng.uniform(14, 15, n), 10 ** rng.uniform(0.5, 2, n)
+    blank = np.zeros(n)
+    population = Windows(virial, richness, np.full(n, 100.0), blank, blank, blank, np.ones(n))
+    found = (richness > 10) & (rng.random(n) < np.where(virial > 14.5, 0.8, 0.3))
+    completeness, unmatched, _ = selection(population, population.rows(found), how)
+    assert unmatched == 0
+    assert completeness[richness < 9.9].max() == 0
+    for inside in (virial > 14.5, virial <= 14.5, richness > 10**1.5):
+        assert completeness[inside].sum() == pytest.approx(found[inside].sum(), rel=1e-3)

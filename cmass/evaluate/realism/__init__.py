@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from cmass.evaluate.realism import features
 from cmass.evaluate.realism.matching import Matched, distance_edges, match
-from cmass.evaluate.realism.statistics import STATISTICS, bootstrap_error, measure
+from cmass.evaluate.realism.statistics import (
+    ABSOLUTE,
+    RELATIVE,
+    STATISTICS,
+    bootstrap_error,
+    measure,
+)
 from cmass.evaluate.realism.windows import HALVES, Windows, mock_windows, survey_windows
 from cmass.mock import population
 from cmass.params import Params, RealismParams
@@ -86,9 +92,11 @@ def compare(
     matched: Matched, half: str, how: RealismParams, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Rows of table `realism` of every statistic of the windows."""
-    used = matched.mock.select(matched.mock.weight > 0)
-    real = measure(matched.real.select(matched.real.weight > 0), how.bootstrap_rounds, rng)
-    mock = measure(used, how.bootstrap_rounds, rng)
+    real, mock = (
+        measure(w.select(w.weight > 0), how.bootstrap_rounds, rng, RELATIVE)
+        | measure(w, how.bootstrap_rounds, rng, ABSOLUTE)
+        for w in (matched.real, matched.mock)
+    )
     rows = []
     for name, statistic in STATISTICS.items():
         (a, a_rounds), (b, b_rounds) = real[name], mock[name]

@@ -59,6 +59,22 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Summed:
+    """Sum w numerator per bin.
+
+    Attributes
+    ----------
+    numerator : ndarray, shape (n, k)
+        What each window adds.
+    """
+
+    numerator: Array
+
+    def at(self, weights: Array) -> Array:
+        return weights @ self.numerator
+
+
+@dataclass(frozen=True)
 class Quantiles:
     """Weighted quantiles of one value a window.
 
@@ -104,6 +120,8 @@ class Statistic:
         Names of bins that are no intervals.
     units : tuple of str
         Units of the bins, where they differ.
+    absolute : bool
+        Taken at the windows' density in the universe, not at weights that match the survey.
     """
 
     name: str
@@ -118,6 +136,7 @@ class Statistic:
     log: tuple[bool, bool] = (False, False)
     labels: tuple[str, ...] = ()
     units: tuple[str, ...] = field(default=())
+    absolute: bool = False
 
     def bin_names(self) -> list[str]:
         """A name for each bin."""
@@ -173,6 +192,10 @@ def _per_window(w: Windows, counts: Array) -> Stacked:
 
 # --------------------------------------------------------------------------------- statistics
 
+#: Richness above which a catalogue is taken to miss no cluster: the SDSS holds as many as Tinker's
+#: mass function asks for from about 40 on, and ever fewer below.
+_RICH = np.array([40.0, 60.0, 500.0])
+
 _LEVELS = np.array([0.05, 0.16, 0.50, 0.84, 0.95])
 _MASSES = np.array([13.5, 13.7, 13.85, 14.0, 14.15, 14.3, 14.5, 14.8])
 _DISTANCES = np.array([30.0, 110.0, 150.0, 180.0, 205.0, 230.0, 250.0])
@@ -184,6 +207,10 @@ _ZONES = np.array([0.0, 1.0, 2.0])
 #: Fewest members from which a centre is taken.
 _CENTRE_MIN = 5
 _SEPARATIONS = np.array([0.02, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0])
+
+
+def _abundance(w: Windows) -> Prepared:
+    return Summed(1e9 * _in_bins(w.richness.astype(float), _RICH))
 
 
 def _window_counts(w: Windows) -> Prepared:
@@ -350,6 +377,10 @@ _PER_BIN = "Galaxies per cluster and bin"
 STATISTICS: dict[str, Statistic] = {
     s.name: s
     for s in (
+        _statistic(
+            "abundance", "Abundance of rich clusters", "Galaxies near the centre", "",
+            "Clusters per volume", "h3/Gpc3", _RICH, _abundance, log=(True, True), absolute=True,
+        ),
         Statistic(
             "window_counts", "Galaxies per window", "Quantile", "", "Galaxies in the window", "",
             _LEVELS, _LEVELS, _window_counts, labels=tuple(f"p{100 * q:.0f}" for q in _LEVELS),
@@ -421,14 +452,25 @@ def bootstrap_weights(w: Windows, rounds: int, rng: np.random.Generator) -> Arra
     return repeats[:, group] * w.weight
 
 
+#: Names of the statistics that mocks are matched to the survey for, and of the others.
+RELATIVE = tuple(n for n, s in STATISTICS.items() if not s.absolute)
+ABSOLUTE = tuple(n for n, s in STATISTICS.items() if s.absolute)
+
+
 def measure(
     w: Windows, rounds: int, rng: np.random.Generator, names: tuple[str, ...] = tuple(STATISTICS)
 ) -> dict[str, tuple[Array, Array]]:
-    """Values (k,) and bootstrap samples (rounds, k) of statistics at the windows' weights."""
-    weights = np.vstack([w.weight, bootstrap_weights(w, rounds, rng)])
+    """Values (k,) and bootstrap samples (rounds, k) of statistics.
+
+    Relative ones are taken at the windows' weights, absolute ones at their densities.
+    """
+    drawn = {}
+    for absolute in {STATISTICS[name].absolute for name in names}:
+        one = w.with_weight(w.density_h3_mpc3) if absolute else w
+        drawn[absolute] = np.vstack([one.weight, bootstrap_weights(one, rounds, rng)])
     out = {}
     for name in names:
-        values = STATISTICS[name].prepare(w).at(weights)
+        values = STATISTICS[name].prepare(w).at(drawn[STATISTICS[name].absolute])
         out[name] = values[0], values[1:]
     return out
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from cmass.columns import FLAGS
 from cmass.cosmology import from_params
 from cmass.errors import InputError
+from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
+from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.tables import points_by_cluster, read_table, to_numpy
 from cmass.workspace import Workspace
@@ -29,8 +31,6 @@ Integers = NDArray[np.int64]
 
 #: Halves of a survey by the number in `cluster_id`: one to calibrate, one to report.
 HALVES = ("even", "odd")
-#: Galaxies nearer than this to the centre count as richness: a cluster's size, proper Mpc/h and km/s.
-RICHNESS_R_MPC_H, RICHNESS_V_KM_S = 1.0, 1000.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Windows:
         Windows of one group (halo) are resampled together.
     number : ndarray of int64, shape (n,)
         The number in the cluster's identifier; halves are even and odd ones.
+    density_h3_mpc3 : ndarray, shape (n,)
+        Objects per comoving volume that the window stands for.
     n_left_out : int
         Windows without a proxy mass, which are not among the n.
     """
@@ -71,6 +73,7 @@ class Windows:
     weight: Array
     group: Integers
     number: Integers
+    density_h3_mpc3: Array
     n_left_out: int = 0
 
     def __len__(self) -> int:
@@ -83,10 +86,8 @@ class Windows:
 
     @property
     def richness(self) -> Integers:
-        """Galaxies projected within `RICHNESS_R_MPC_H` and `RICHNESS_V_KM_S`, shape (n,)."""
-        near = np.hypot(self.points[:, 0], self.points[:, 1]) < RICHNESS_R_MPC_H
-        near &= np.abs(self.points[:, 2]) < RICHNESS_V_KM_S
-        return np.bincount(self.cluster, near, len(self)).astype(np.int64)
+        """Galaxies near the centre (`networks.richness`), shape (n,)."""
+        return count_near_centre(self.points, self.offsets)
 
     @property
     def cluster(self) -> Integers:
@@ -103,14 +104,15 @@ class Windows:
             name: getattr(self, name)[rows]
             for name in (
                 "z", "distance_mpc_h", "log10_m200", "r200_mpc_h", "v200_km_s", "weight", "group",
-                "number",
+                "number", "density_h3_mpc3",
             )
         }  # fmt: skip
         return replace(self, points=self.points[place], offsets=offsets, **changed)
 
     def half(self, name: str) -> Windows:
-        """The windows with an even or an odd number."""
-        return self.select(self.number % 2 == HALVES.index(name))
+        """The windows with an even or an odd number; each stands for twice as many objects."""
+        half = self.select(self.number % 2 == HALVES.index(name))
+        return replace(half, density_h3_mpc3=len(HALVES) * half.density_h3_mpc3)
 
     def with_weight(self, weight: Array) -> Windows:
         """The same windows with other weights."""
@@ -139,6 +141,7 @@ def make_windows(
     weight: Array | None = None,
     group: Integers | None = None,
     number: Integers | None = None,
+    density_h3_mpc3: Array | None = None,
     proxy: Proxy = proxy_masses,
 ) -> Windows:
     """Weigh windows by `proxy` and leave out those without a mass; see `Windows`."""
@@ -154,6 +157,7 @@ def make_windows(
         np.ones(n) if weight is None else np.asarray(weight, float),
         rows if group is None else np.asarray(group, np.int64),
         rows if number is None else np.asarray(number, np.int64),
+        np.zeros(n) if density_h3_mpc3 is None else np.asarray(density_h3_mpc3, float),
         int((~known).sum()),
     )  # fmt: skip
     return windows.select(known)
@@ -164,6 +168,8 @@ def survey_windows(workspace: Workspace, params: Params) -> Windows:
     clusters = read_table(
         workspace.selected / "clusters.parquet", "clusters", ["cluster_id", "z", "flag"]
     )
+    area_deg2 = effective_area_deg2(workspace, params, clusters.num_rows)
+    volume = comoving_volume(area_deg2, params.window.distance_max_mpc_h)
     clusters = _usable(clusters)
     galaxies = read_table(
         workspace.selected / "galaxies.parquet", "galaxies",
@@ -171,7 +177,10 @@ def survey_windows(workspace: Workspace, params: Params) -> Windows:
     )  # fmt: skip
     points, offsets = points_by_cluster(galaxies, clusters["cluster_id"])
     (z,) = to_numpy(clusters, "z")
-    return make_windows(points, offsets, z, params, number=cluster_numbers(clusters["cluster_id"]))
+    return make_windows(
+        points, offsets, z, params, number=cluster_numbers(clusters["cluster_id"]),
+        density_h3_mpc3=np.full(len(z), 1 / volume),
+    )  # fmt: skip
 
 
 def mock_windows(
@@ -194,9 +203,11 @@ def mock_windows(
     )
     points, offsets = points_by_cluster(galaxies, clusters["cluster_id"])
     z, true, halo = to_numpy(clusters, "z", "log10_m200c_true", "halo_id")
+    density = weights(true, params)
     return make_windows(
-        points, offsets, z, params, weight=weights(true, params), group=halo, number=halo
-    )
+        points, offsets, z, params, weight=density, group=halo, number=halo,
+        density_h3_mpc3=density,
+    )  # fmt: skip
 
 
 def _usable(clusters: pa.Table) -> pa.Table:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FEATURES_TITLE = "Features of the network"
 #: What to know about a figure, by statistic.
 CAPTIONS = {
+    "abundance": "Rich clusters per volume, by galaxies within 1 Mpc/h and 1000 km/s of the centre: "
+    "the mass function (Tinker+2008) through the relation of number and mass. Not matched.",
     "window_counts": "Quantiles of the number of galaxies in the window.",
     "members_by_mass": "Galaxies projected inside R200 and within 2 V200, by the mass that "
     "GalWeight's method gives from the window.",

@@ -57,8 +57,3 @@ def test_numbers_come_from_the_end_of_the_identifier():
     assert cluster_numbers(ids).tolist() == [42, 7]
     with pytest.raises(InputError, match="does not end with a number"):
         cluster_numbers(pa.chunked_array([["Coma"]]))
-
-
-def test_richness_counts_what_is_near_in_the_sky_and_in_velocity():
-    cloud = np.array([[0.5, 0.5, 900.0], [0.8, 0.8, 0.0], [0.1, 0.0, -1100.0], [-0.9, 0.0, -999.0]])
-    assert windows_of([cloud, cloud[:2]]).richness.tolist() == [2, 1]

@@ -22,7 +22,7 @@ def windows_of(clouds, log10_m=14.3, z=0.05, weight=None, group=None) -> Windows
         np.vstack(clouds), np.concatenate([[0], np.cumsum([len(c) for c in clouds])]), z,
         cosmology.comoving_distance_mpc_h(z), m, cosmology.r200c_mpc_h(10**m, z),
         cosmology.v200c_km_s(10**m, z), np.ones(n) if weight is None else np.asarray(weight, float),
-        np.arange(n) if group is None else np.asarray(group), np.arange(n),
+        np.arange(n) if group is None else np.asarray(group), np.arange(n), np.full(n, 1e-9),
     )  # fmt: skip
 
 
@@ -227,3 +227,11 @@ def test_bootstrap_keeps_groups_and_zero_weights(rng):
 def test_stacks_without_anything_are_missing():
     stack = Stacked(np.zeros((3, 2)), np.array([[1.0, 0], [0, 0], [0, 0]]))
     np.testing.assert_array_equal(stack.at(np.ones((1, 3))), [[0.0, np.nan]])
+
+
+def test_abundance_is_a_number_per_volume_whatever_the_weights(rng):
+    w = windows_of([np.zeros((k, 3)) for k in (45, 50, 70, 12)], weight=[5.0, 0.0, 1.0, 1.0])
+    # Each window of these stands for one object in a Gpc/h cubed.
+    assert statistics.measure(w, 10, rng, ("abundance",))["abundance"][0].tolist() == [2.0, 1.0]
+    half = w.half("even")
+    assert statistics.measure(half, 10, rng, ("abundance",))["abundance"][0].tolist() == [2.0, 2.0]
