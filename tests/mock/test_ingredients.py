@@ -49,13 +49,12 @@ LEAVES = leaves(MockParams)
 
 
 def switches() -> list[str]:
-    """Parameters with an off: booleans, ranges that are drawn from, amplitudes that may be 0."""
+    """Parameters with an off: booleans, and amplitudes that may be 0."""
     found = []
     for name, field in LEAVES.items():
         zero = any(isinstance(m, annotated_types.Ge) and m.ge == 0 for m in field.metadata)
-        drawn = name in PARAMS.mock.nuisance
         amplitude = zero and isinstance(field.default, float) and name.partition(".")[0] in SECTIONS
-        if field.annotation is bool or drawn or amplitude:
+        if field.annotation is bool or amplitude:
             found.append(name)
     return found
 
