@@ -113,6 +113,9 @@ class HaloParams(_Section):
 
     log10_m200c_min: float = _f(13.5, "lowest mass, log10 Msun/h (paper: 13.7)")
     log10_m200c_max: float = _f(15.1, "highest mass of the flat part, log10 Msun/h (paper: 14.9)")
+    tail_dex: float = _f(
+        0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
+    )
     n_windows: int = _f(9500, "mock windows to make (paper: 43000)", ge=50)
     sight_lines_max: int = _f(5, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(

@@ -46,13 +46,18 @@ def plan_haloes(params: Params) -> list[HaloPlan]:
     As in the paper (section 2.2), haloes above ``log10_m200c_many_sight_lines`` are
     seen along more than one sight line, as many as their rarity in the mass function
     asks for, up to ``sight_lines_max``; there are as many haloes as flatness needs.
+    Beyond the flat part the number of windows falls to zero within ``tail_dex``.
     """
     haloes = params.mock.haloes
     z = params.mock.snapshot_redshift
-    grid = np.linspace(haloes.log10_m200c_min, haloes.log10_m200c_max, 4001)
-    weight = 1.0 / sight_line_counts(grid, z, params)
+    low, high, tail = haloes.log10_m200c_min, haloes.log10_m200c_max, haloes.tail_dex
+    grid = np.linspace(low - tail, high + tail, 4001)
+    windows = np.interp(grid, [low - tail, low, high, high + tail], [0.0, 1.0, 1.0, 0.0])
+    if not tail:
+        windows[:] = 1.0
+    weight = windows / sight_line_counts(grid, z, params)
     cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
-    cumulative *= (grid[1] - grid[0]) / (grid[-1] - grid[0])
+    cumulative *= (grid[1] - grid[0]) / (high - low + tail)
     n_haloes = int(np.ceil(haloes.n_windows * cumulative[-1]))
     random = generator(params.seed, "halo-masses")
     # One halo in each of n equal parts of the distribution: flat without Poisson noise.

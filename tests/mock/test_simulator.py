@@ -167,9 +167,25 @@ def test_paper_profile_uses_as_many_sight_lines_as_rarity_asks():
     params = load_params(profile="paper")
     plans = plan_haloes(params)
     # Tinker+2008: haloes of 10^14.9 are 21 times rarer than those of 10^14.3.
-    assert max(p.n_sight_lines for p in plans) == 21
+    assert max(p.n_sight_lines for p in plans if p.log10_m200c < 14.9) == 21
+    assert max(p.n_sight_lines for p in plans) == 25
     assert params.mock.haloes.sight_lines_max == 25
     assert sum(p.n_sight_lines for p in plans) == 43_000
+
+
+def test_tails_fall_to_zero_beyond_the_flat_part():
+    params = load_params(profile="paper")
+    haloes = params.mock.haloes
+    plans = plan_haloes(params)
+    windows = np.repeat([p.log10_m200c for p in plans], [p.n_sight_lines for p in plans])
+    assert windows.min() > haloes.log10_m200c_min - haloes.tail_dex
+    assert windows.max() < haloes.log10_m200c_max + haloes.tail_dex
+    edges = [13.5, 13.6, 13.7, 14.0, 14.3, 14.6, 14.9, 15.0, 15.1]
+    density = np.histogram(windows, bins=edges)[0] / np.diff(edges)
+    # Linear tails of 0.2 dex: a quarter and three quarters of the flat part. Windows come in
+    # bunches of up to 25 a halo, so 10 %.
+    flat = density[2:6].mean()
+    assert density / flat == pytest.approx([0.25, 0.75, 1, 1, 1, 1, 0.75, 0.25], rel=0.1)
 
 
 def test_distances_are_uniform_in_the_ball():
