@@ -316,13 +316,21 @@ class MockParams(_Section):
     randomise_nuisance: bool = _f(True, "draw the parameters of `nuisance` anew for each halo")
     nuisance: dict[str, float] = _f(
         {
-            "environment.neighbour_bias": 0.4,
-            "environment.field_density": 0.3,
-            "environment.infall_amplitude": 0.3,
-            "members.substructure_fraction": 0.25,
-            "members.concentration_ratio": 0.3,
+            "environment.neighbour_bias": 0.13,
+            "environment.field_density": 0.2,
+            "members.substructure_fraction": 0.15,
+            "members.concentration_ratio": 0.22,
             "members.velocity_bias": 0.03,
-            "observer.offcentre_mpc_h": 0.04,
+            "observer.offcentre_mpc_h": 0.017,
+            "galaxies.completeness": 0.02,
+            "galaxies.satellite_amplitude": 0.094,
+            "galaxies.satellite_norm_slope": 0.096,
+            "galaxies.satellite_alpha": 0.055,
+            "galaxies.richness_scatter_dex": 0.058,
+            "environment.infall_v200": 0.29,
+            "environment.dispersion_v200": 0.14,
+            "environment.dispersion_km_s": 55.0,
+            "observer.centre_velocity_v200": 0.067,
         },
         "half width of the range, about its value, that a parameter is drawn from per halo",
     )

@@ -58,6 +58,8 @@ class Result:
         Dotted names of the parameters.
     low, high, start, best, error : ndarray, shape (d,)
         Prior range, value before, value found and its 1-sigma error.
+    error_alone : ndarray, shape (d,)
+        The error if the other parameters were known.
     deviation_start, deviation_best : float
         Total of the realism scores of the even clusters, before and after.
     """
@@ -68,8 +70,14 @@ class Result:
     start: Array
     best: Array
     error: Array
+    error_alone: Array
     deviation_start: float
     deviation_best: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the larger runs confirm what the emulator found."""
+        return self.deviation_best < self.deviation_start
 
     def rows(self) -> list[tuple[str, float, float, float, float, float]]:
         """Name, start, best, error and the prior's ends, one row a parameter."""
@@ -109,7 +117,7 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
     )  # fmt: skip
     agreement = params.realism.agreement
     result = Result(
-        names, low, high, start, best, found.error * half_range,
+        names, low, high, start, best, found.error * half_range, found.error_alone * half_range,
         scores(tables["before"], HALF, agreement)[-1].deviation,
         scores(tables["after"], HALF, agreement)[-1].deviation,
     )  # fmt: skip
@@ -119,6 +127,11 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
         "calibrate: chi² %.0f of %d statistics; deviation %.2f before, %.2f after",
         found.chi2, found.n_statistics, result.deviation_start, result.deviation_best,
     )  # fmt: skip
+    if not result.better:
+        log.warning(
+            "calibrate: the run that checks the fit lies no nearer to the survey than the values "
+            "that were there: those are kept, with the fit's errors"
+        )
     if file is not None:
         write_values(file, written_values(params, result))
     return result
@@ -127,12 +140,16 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
 def written_values(params: Params, result: Result) -> dict[str, Any]:
     """What goes into the parameter file: the values, and half widths under mock.nuisance.
 
-    The half width of a uniform range with standard deviation s is sqrt(3) s. It is cut to what
-    the parameter may be: an error that reaches below zero makes no negative number.
+    The values are those found, or the old ones where the check did not find them better. The half
+    width of a uniform range with standard deviation s is sqrt(3) s. Parameters are drawn one by one,
+    so s is the error at known others: draws of correlated parameters by their whole errors would
+    make simulators that the sky excludes. Widths are cut to what the parameter may be: an error that
+    reaches below zero makes no negative number.
     """
-    values: dict[str, Any] = dict(zip(result.names, result.best.tolist(), strict=True))
+    chosen = result.best if result.better else result.start
+    values: dict[str, Any] = dict(zip(result.names, chosen.tolist(), strict=True))
     nuisance = {k: v for k, v in params.mock.nuisance.items() if f"mock.{k}" not in values}
-    for name, error in zip(result.names, result.error.tolist(), strict=True):
+    for name, error in zip(result.names, result.error_alone.tolist(), strict=True):
         section, _, short = name.partition(".")
         if section == "mock":
             width = _possible_width(params, values, short, np.sqrt(3) * error)

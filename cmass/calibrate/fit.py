@@ -41,6 +41,11 @@ class Posterior:
         """1-sigma errors, shape (d,)."""
         return np.sqrt(np.diag(self.covariance))
 
+    @property
+    def error_alone(self) -> Array:
+        """1-sigma errors of each parameter if the others were known, shape (d,)."""
+        return 1 / np.sqrt(np.diag(np.linalg.inv(self.covariance)))
+
 
 def posterior(emulator: Emulator, covariance: Array) -> Posterior:
     """Most likely parameters for which every emulated ratio mock/real is one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def test_the_truth_is_found_within_its_errors(done):
 def test_values_and_widths_reach_the_parameter_file(done):
     _, _, file, result = done
     params = load_params(file)
-    for name, best, error in zip(result.names, result.best, result.error, strict=True):
+    chosen = result.best if result.better else result.start
+    for name, best, error in zip(result.names, chosen, result.error_alone, strict=True):
         section, field = name.split(".")[1:]
         value = getattr(getattr(params.mock, section), field)
         assert value == best
@@ -148,3 +150,14 @@ def test_without_priors_there_is_nothing_to_do(setting):
     )
     with pytest.raises(ParameterError, match="nothing to calibrate"):
         calibrate.run(workspace, empty, None)
+
+
+def test_a_fit_that_its_check_does_not_confirm_moves_nothing(done):
+    _, params, _, result = done
+    worse = replace(result, deviation_best=result.deviation_start + 0.1)
+    written = calibrate.written_values(params, worse)
+    for name, start in zip(result.names, result.start, strict=True):
+        assert written[name] == start
+    better = replace(result, deviation_best=result.deviation_start - 0.1)
+    assert calibrate.written_values(params, better)[result.names[0]] == result.best[0]
+    assert np.all(result.error_alone <= result.error * (1 + 1e-9))
