@@ -226,7 +226,7 @@ class EnvironmentParams(_Section):
     structure_smoothing_mpc_h: float = _f(
         1.5, "Gaussian smoothing of that overdensity, comoving Mpc/h", gt=0
     )
-    structure_cells: int = _f(48, "cells per side of its grid", ge=8)
+    structure_cells: int = _f(48, "cells per side of its grid, even", ge=8, multiple_of=2)
     flow: float = _f(1.0, "factor on the coherent bulk motions of linear theory", ge=0)
     filaments: float = _f(3.0, "mean number of filaments that end in a halo (Colberg+2005)", ge=0)
     filament_fraction: float = _f(

@@ -190,7 +190,7 @@ STEPS: tuple[Step, ...] = (
             w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
+        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(
@@ -199,11 +199,11 @@ STEPS: tuple[Step, ...] = (
         "Compare the windows of the survey's clusters with those of the mocks.",
         sections=(
             "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
-            "galweight", "realism",
+            "galweight", "realism", "infer.area_deg2",
         ),
-        inputs=lambda w: (w.selected, w.population, w.model / _WEIGHTS),
+        inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
+        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
         per_survey=True,
     ),
     Step(

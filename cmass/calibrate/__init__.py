@@ -41,8 +41,8 @@ Array = NDArray[np.float64]
 
 #: Code that a design point depends on: the fit and the figures may change without a new run.
 _SOURCES = (
-    "calibrate/design.py", "calibrate/values.py", "mock", "evaluate/realism", "galweight_mass.py", "mass_function.py",
-    "cosmology.py",
+    "calibrate/design.py", "calibrate/values.py", "mock", "evaluate/realism", "evaluate/volume.py", "networks/richness.py",
+    "galweight_mass.py", "mass_function.py", "cosmology.py",
 )  # fmt: skip
 #: Digits of a value in params.yaml: errors are of the order of per cents.
 _DIGITS = 4
@@ -106,7 +106,7 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
     stand_in = emulator.fit(u, ratios[:, usable], noise[usable])
     allowed = np.maximum(errors[usable], params.realism.agreement)
     covariance = _covariance(workspace, params, usable)
-    found = fit.posterior(stand_in, covariance)
+    found = fit.posterior(stand_in, covariance, generator(params.seed, "calibrate-fit"))
     half_range = (high - low) / 2
     start = np.array([value_of(params, n) for n in names])
     best = np.array([float(f"{v:.{_DIGITS}g}") for v in values_at(params, found.best).values()])
@@ -143,7 +143,8 @@ def written_values(params: Params, result: Result) -> dict[str, Any]:
     The values are those found, or the old ones where the check did not find them better. The half
     width of a uniform range with standard deviation s is sqrt(3) s. Parameters are drawn one by one,
     so s is the error at known others: draws of correlated parameters by their whole errors would
-    make simulators that the sky excludes. Widths are cut to what the parameter may be: an error that
+    make simulators that the sky excludes, though along a degenerate direction these draws are narrower
+    than what the sky leaves open. Widths are cut to what the parameter may be: an error that
     reaches below zero makes no negative number.
     """
     chosen = result.best if result.better else result.start
@@ -179,11 +180,17 @@ def _point_file(workspace: Workspace, number: int) -> Path:
 
 def _digest(workspace: Workspace, params: Params, *more: Any) -> str:
     sections = params.model_dump(mode="json")
-    used = ("seed", "cosmology", "window", "mock", "population", "galweight", "realism")
+    used = ("seed", "cosmology", "window", "mock", "population", "galweight", "realism", "infer")
     return digest_of(
         {name: sections[name] for name in used}, source_digest(*_SOURCES),
-        file_digest(workspace.selected), *more,
+        file_digest(workspace.selected), _footprint_digest(workspace), *more,
     )  # fmt: skip
+
+
+def _footprint_digest(workspace: Workspace) -> str:
+    """Of the footprint, whose area says what volume the clusters stand for."""
+    path = workspace.raw / "footprint.parquet"
+    return file_digest(path) if path.exists() else ""
 
 
 def _run_points(workspace: Workspace, params: Params, u: Array) -> None:
@@ -206,8 +213,9 @@ def _check(
     n = params.calibrate.check_windows
     points = {"before": start, "after": best}
     shards = [
-        Shard(i, (f"{name}.parquet",), (name, values, n, workspace, params))
-        for i, (name, values) in enumerate(points.items())
+        # One number, hence the same haloes: what differs is the parameters.
+        Shard(0, (f"{name}.parquet",), (name, values, n, workspace, params))
+        for name, values in points.items()
     ]
     _run_once(
         workspace, params, "check", shards, _digest(workspace, params, points, n), "check"

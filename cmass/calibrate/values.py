@@ -48,7 +48,7 @@ def with_values(params: Params, values: Mapping[str, Any]) -> Params:
 def write_values(file: Path, values: Mapping[str, Any]) -> None:
     """Write values at dotted names into a parameter file; all else, comments too, stays.
 
-    A mapping goes in as a whole, in the place of the one that is there. Values that a profile
+    Names of a mapping that are there keep their place and comment, new ones follow. Values that a profile
     overrides are not touched.
 
     Raises

@@ -73,7 +73,8 @@ class Comparison:
         self.ratios = Ratios.of(survey.virial[even], reference[even], error[even])
         catalogued = np.isfinite(reference) & np.isfinite(error)
         self.catalogued = catalogued
-        self.compared = catalogued & np.isfinite(survey.p50)
+        # The prediction has no window without a virial mass either.
+        self.compared = catalogued & np.isfinite(survey.p50) & np.isfinite(survey.virial)
 
     def observed(self, half: str) -> tuple[Array, Array]:
         """Offsets log10(M_pred/M_GalWeight) and pulls of the clusters compared."""

@@ -81,9 +81,7 @@ def observe_halo(
                 "n_members": cone.inside_r200,
                 "contaminant_mass_ratio": cone.contaminant[0],
                 "contaminant_distance": cone.contaminant[1],
-                "nuisance": [
-                    (k, v) for k, v in drawn.items() if k.partition(".")[0] in source.uses
-                ],
+                "nuisance": [(k, v) for k, v in drawn.items() if k.startswith(source.uses)],
                 "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
             }
         )

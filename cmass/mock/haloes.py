@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmass.mass_function import mass_function
-from cmass.params import Params
+from cmass.params import HaloParams, Params
 from cmass.seeds import generator
 
 
@@ -40,6 +40,14 @@ def sight_line_counts(log10_m200c: np.ndarray, z: float, params: Params) -> np.n
     return np.clip(np.rint(rarity), 1, haloes.sight_lines_max).astype(int)
 
 
+def window_share(log10_m200c: np.ndarray, haloes: HaloParams) -> np.ndarray:
+    """Windows per dex, shape of `log10_m200c`: one in the flat part, falling to zero in the tails."""
+    low, high, tail = haloes.log10_m200c_min, haloes.log10_m200c_max, haloes.tail_dex
+    if not tail:
+        return np.where((log10_m200c >= low) & (log10_m200c <= high), 1.0, 0.0)
+    return np.interp(log10_m200c, [low - tail, low, high, high + tail], [0.0, 1.0, 1.0, 0.0])
+
+
 def plan_haloes(params: Params) -> list[HaloPlan]:
     """Haloes whose windows are flat in log mass, ``n_windows`` in all.
 
@@ -52,10 +60,7 @@ def plan_haloes(params: Params) -> list[HaloPlan]:
     z = params.mock.snapshot_redshift
     low, high, tail = haloes.log10_m200c_min, haloes.log10_m200c_max, haloes.tail_dex
     grid = np.linspace(low - tail, high + tail, 4001)
-    windows = np.interp(grid, [low - tail, low, high, high + tail], [0.0, 1.0, 1.0, 0.0])
-    if not tail:
-        windows[:] = 1.0
-    weight = windows / sight_line_counts(grid, z, params)
+    weight = window_share(grid, haloes) / sight_line_counts(grid, z, params)
     cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
     cumulative *= (grid[1] - grid[0]) / (high - low + tail)
     n_haloes = int(np.ceil(haloes.n_windows * cumulative[-1]))

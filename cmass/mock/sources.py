@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Sections of the mock parameters that have an effect on its windows."""
+        """Beginnings of the names, under ``mock``, of the parameters that act on its windows."""
 
     def plan(self, params: Params) -> list[HaloPlan]:
         """The haloes to observe, in an order that is good to work in."""
@@ -63,7 +63,7 @@ class EmbeddedSource:
     """The embedded simulator: each halo a pure function of seed and number."""
 
     identity: str = ""
-    uses: tuple[str, ...] = ("environment", "members", "galaxies", "observer")
+    uses: tuple[str, ...] = ("environment.", "members.", "galaxies.", "observer.")
 
     def plan(self, params: Params) -> list[HaloPlan]:
         """Haloes flat in log mass (see `plan_haloes`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,7 +45,7 @@ def ingredients_table(units: Units, survey: Survey | None, catalogue: Catalogue 
             for unit in units.values()]  # fmt: skip
     seeds = sorted({seed for _, seed in units})
     if survey is not None and len(seeds) > 1:
-        for seed, following in zip(seeds, seeds[1:] + seeds[:1], strict=True):
+        for seed, following in pairwise(seeds):
             one, other = units[EVERYTHING, seed], units[EVERYTHING, following]
             rows.append({"ingredient": ANOTHER_SEED, "seed": seed, "n_evaluation": 0}
                         | _survey_shift(other, one, survey))  # fmt: skip

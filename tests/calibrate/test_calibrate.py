@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from cmass import calibrate
@@ -15,6 +16,7 @@ from cmass.calibrate.values import with_values
 from cmass.errors import ParameterError
 from cmass.evaluate.volume import comoving_volume
 from cmass.params import load_params
+from cmass.shards import Shard
 from cmass.tables import make_table, read_table, write_table
 from cmass.workspace import Workspace
 
@@ -48,6 +50,15 @@ def setting(tmp_path_factory):
     far = params.window.distance_max_mpc_h
     params = with_values(params, {"infer.area_deg2": 1 / density / comoving_volume(1.0, far)})
     ids = [f"cl-{2 * i:04d}" for i in range(len(sky))]
+    # Odd clusters are nothing like the mocks: all their galaxies are in one place.
+    odd = sky.select(np.arange(5))
+    ids += [f"cl-{2 * i + 1:04d}" for i in range(5)]
+    sky = replace(
+        sky, **{name: np.concatenate([getattr(sky, name), getattr(odd, name)])
+                for name in ("z", "distance_mpc_h", "log10_m200")},
+        points=np.vstack([sky.points, 0.01 * odd.points]),
+        offsets=np.concatenate([sky.offsets, sky.offsets[-1] + odd.offsets[1:]]),
+    )  # fmt: skip
     clusters = {
         "cluster_id": ids, "ra": np.arange(len(sky)) * 1.0, "dec": np.zeros(len(sky)), "z": sky.z,
         "distance_mpc_h": sky.distance_mpc_h, "n_galaxies": sky.counts,
@@ -135,12 +146,25 @@ def test_a_second_run_simulates_nothing(done, monkeypatch):
     np.testing.assert_array_equal(again.error, result.error)
 
 
-def test_only_even_clusters_are_read(done):
+def test_only_even_clusters_are_read(done, tmp_path):
     """Odd clusters that are nothing like the mocks do not change what a point measures."""
     workspace, params, _, _ = done
-    real = design.survey_windows(workspace, params)
-    assert len(real.half("odd")) == 0
-    assert len(real.half("even")) == len(real) > 30
+    area = params.infer.area_deg2
+
+    def measured(name: str, workspace: Workspace, area_deg2: float):
+        these = with_values(params, {"infer.area_deg2": area_deg2})
+        folder = tmp_path / name / "points"
+        folder.mkdir(parents=True)
+        design.measure_point(folder, Shard(0, ("point.parquet",), (0, TRUTH, 60, workspace, these)))
+        return read_table(folder / "point.parquet", "realism")
+
+    alone = Workspace(tmp_path / "alone", "smoke", "embedded")
+    for name in ("clusters", "galaxies"):
+        table = read_table(workspace.selected / f"{name}.parquet", name)
+        even = pc.match_substring_regex(table["cluster_id"], "[02468]$")
+        assert not pc.all(even).as_py()
+        write_table(alone.selected / f"{name}.parquet", table.filter(even), name)
+    assert measured("all", workspace, area).equals(measured("even", alone, area))
 
 
 def test_without_priors_there_is_nothing_to_do(setting):

@@ -88,7 +88,7 @@ def test_errors_of_the_fit_are_honest(rng):
     for _ in range(60):
         sky = 1 + noise * rng.normal(size=k)
         ratios = simulate(u) / sky
-        found = fit.posterior(emulator.fit(u, ratios), noise**2 * np.eye(k))
+        found = fit.posterior(emulator.fit(u, ratios), noise**2 * np.eye(k), rng)
         pulls.append((found.best - truth) / found.error)
     pulls = np.array(pulls)
     # 240 pulls know their scatter to 5 %; the prior draws them in a little
@@ -99,7 +99,7 @@ def test_errors_of_the_fit_are_honest(rng):
 def test_without_information_the_prior_stays(rng):
     u = cube(rng, 40, 3)
     flat = emulator.fit(u, np.ones((40, 6)) + 1e-6 * rng.normal(size=(40, 6)))
-    found = fit.posterior(flat, 0.01 * np.eye(6))
+    found = fit.posterior(flat, 0.01 * np.eye(6), np.random.default_rng(0))
     np.testing.assert_allclose(found.best, 0, atol=1e-2)
     np.testing.assert_allclose(found.error, 1, rtol=1e-2)
 
@@ -110,8 +110,10 @@ def test_correlated_errors_count_as_one(rng):
     ten = emulator.fit(u, 1 + 0.2 * np.repeat(u, 10, axis=1))
     one = emulator.fit(u, 1 + 0.2 * u)
     # ridge and jitter leave 1 % of difference
-    common = fit.posterior(ten, 0.01 * np.ones((10, 10)) + 1e-8 * np.eye(10)).error
-    alone = fit.posterior(one, np.array([[0.01]])).error
+    common = fit.posterior(
+        ten, 0.01 * np.ones((10, 10)) + 1e-8 * np.eye(10), np.random.default_rng(0)
+    ).error
+    alone = fit.posterior(one, np.array([[0.01]]), np.random.default_rng(0)).error
     assert common == pytest.approx(alone, rel=0.02)
 
 

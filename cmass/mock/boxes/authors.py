@@ -219,9 +219,10 @@ def run(workspace: Workspace, params: Params) -> None:
     with staged_folder(workspace.mock, digest) as partial:
         work = partial / "work"
         runs = SortedRuns(work, WINDOW_GALAXY)
-        if not len(runs):
-            for path in galaxy_files:
-                _sort_galaxies(path, n, runs, params)
+        # What a broken run read is read again: it does not say how far it came.
+        runs.clear()
+        for path in galaxy_files:
+            _sort_galaxies(path, n, runs, params)
         counts = _write_shards(runs, clusters, contaminants, partial, params)
         for file in work.iterdir():
             file.unlink()

@@ -38,6 +38,13 @@ class SortedRuns:
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("run-*.json"))
 
+    def clear(self) -> None:
+        """Remove all runs."""
+        for state in self._states():
+            # The state goes first: a run without one does not count.
+            state.unlink()
+            state.with_suffix(".bin").unlink()
+
     def last_state(self) -> dict[str, Any] | None:
         """What was said with the last run that is whole."""
         states = self._states()

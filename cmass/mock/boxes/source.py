@@ -15,7 +15,7 @@ from cmass.mock import luminosity
 from cmass.mock.boxes.cells import CellStore, Grid
 from cmass.mock.boxes.sort import CELL_GALAXY, CELL_HALO, sorted_box
 from cmass.mock.fields import Galaxies, Haloes, HaloField
-from cmass.mock.haloes import HaloPlan, sight_line_counts
+from cmass.mock.haloes import HaloPlan, sight_line_counts, window_share
 from cmass.mock.sources import Remark
 from cmass.params import Params
 from cmass.seeds import generator
@@ -64,7 +64,10 @@ class BoxSource:
 
     folder: Path
     identity: str
-    uses: tuple[str, ...] = ("galaxies", "observer")
+    uses: tuple[str, ...] = (
+        "observer.", "galaxies.flux_limit", "galaxies.completeness", "galaxies.k_",
+        "galaxies.evolution",
+    )  # fmt: skip
     _notes: list[Remark] = field(default_factory=list)
 
     def plan(self, params: Params) -> list[HaloPlan]:
@@ -77,7 +80,10 @@ class BoxSource:
         """
         haloes, _ = _open(self.folder, params)
         wanted = params.mock.haloes
-        low, high = wanted.log10_m200c_min, wanted.log10_m200c_max
+        low, high = (
+            wanted.log10_m200c_min - wanted.tail_dex,
+            wanted.log10_m200c_max + wanted.tail_dex,
+        )
         parts = [np.zeros(0, CELL_HALO)]
         for rows in haloes.pieces():
             parts.append(rows[(rows["log10_m200c"] >= low) & (rows["log10_m200c"] < high)])
@@ -175,10 +181,12 @@ def choose_windows(
         Bins that stay short of windows.
     """
     wanted = params.mock.haloes
-    low, high = wanted.log10_m200c_min, wanted.log10_m200c_max
+    low, high = wanted.log10_m200c_min - wanted.tail_dex, wanted.log10_m200c_max + wanted.tail_dex
     n_bins = max(round((high - low) / _BIN_DEX), 1)
     edges = np.linspace(low, high, n_bins + 1)
-    quota = np.diff(np.rint(np.linspace(0, wanted.n_windows, n_bins + 1)).astype(int))
+    share = window_share(0.5 * (edges[1:] + edges[:-1]), wanted)
+    upto = np.concatenate([[0.0], np.cumsum(share)]) / share.sum()
+    quota = np.diff(np.rint(wanted.n_windows * upto).astype(int))
     many = log10_m200c > wanted.log10_m200c_many_sight_lines
     asked = sight_line_counts(log10_m200c, z, params)
     bins = np.clip(np.digitize(log10_m200c, edges) - 1, 0, n_bins - 1)

@@ -40,9 +40,8 @@ CAPTIONS = {
     "clumpiness": "Close pairs over those of the same galaxies at random angles.",
     "interlopers": "Galaxies outside R200 per area and bin of |v|.",
     "centres": "Rms offset of the members' mean position and velocity from the adopted centre.",
-    FEATURES: "Two-sample tests on what the network keeps of a window: the area under the curve of a "
-    "linear classifier (0.5: it cannot tell), and the mean distance of a mock to a real window over "
-    "that within a sample.",
+    FEATURES: "Two-sample test on what the network keeps of a window: the area under the curve of a "
+    "linear classifier (0.5: it cannot tell).",
 }
 
 
