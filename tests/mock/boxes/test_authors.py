@@ -182,3 +182,20 @@ def test_later_steps_take_windows_without_members(tmp_path):
         where.setdefault(halo[row["cluster_id"]], set()).add(row["set"])
     assert all(len(of_halo) == 1 for of_halo in where.values())
     assert len(list((workspace.voxels / "test").glob("*.parquet"))) == 1
+
+
+def test_a_run_that_broke_in_the_galaxies_loses_none(tmp_path):
+    """One bad line after whole runs are written: the error names it, the mended file is read whole."""
+    _, _, points, files = write_authors(tmp_path / "in")
+    lines = files[1].read_text().splitlines()
+    assert len(lines) > 1200  # more than one run of rows_in_memory
+    good = lines[1100]
+    lines[1100] = "7 0.5 0.5 99999"
+    files[1].write_text("\n".join(lines) + "\n")
+    for _ in range(2):  # what the first try left must not pass for the whole file
+        with pytest.raises(InputError, match="v"):
+            run(tmp_path, params_for(*files))
+    lines[1100] = good
+    files[1].write_text("\n".join(lines) + "\n")
+    _, _, galaxies = run(tmp_path, params_for(*files))
+    assert galaxies.num_rows == len(points)
