@@ -185,17 +185,19 @@ def test_later_steps_take_windows_without_members(tmp_path):
 
 
 def test_a_run_that_broke_in_the_galaxies_loses_none(tmp_path):
-    """One bad line after whole runs are written: the error names it, the mended file is read whole."""
+    """A bad line in the second file, when the first is read: what is left must not pass for all."""
     _, _, points, files = write_authors(tmp_path / "in")
     lines = files[1].read_text().splitlines()
-    assert len(lines) > 1200  # more than one run of rows_in_memory
-    good = lines[1100]
-    lines[1100] = "7 0.5 0.5 99999"
-    files[1].write_text("\n".join(lines) + "\n")
-    for _ in range(2):  # what the first try left must not pass for the whole file
+    second = tmp_path / "in" / "more"
+    files[1].write_text("\n".join(lines[:900]) + "\n")
+
+    params = params_for(*files)
+    both = params.mock.files.model_copy(update={"galaxies": (str(files[1]), str(second))})
+    params = params.model_copy(update={"mock": params.mock.model_copy(update={"files": both})})
+    second.write_text("\n".join(["7 0.5 0.5 99999", *lines[901:]]) + "\n")
+    for _ in range(2):
         with pytest.raises(InputError, match="v"):
-            run(tmp_path, params_for(*files))
-    lines[1100] = good
-    files[1].write_text("\n".join(lines) + "\n")
-    _, _, galaxies = run(tmp_path, params_for(*files))
+            run(tmp_path, params)
+    second.write_text("\n".join(lines[900:]) + "\n")
+    _, _, galaxies = run(tmp_path, params)
     assert galaxies.num_rows == len(points)
