@@ -365,6 +365,9 @@ class PopulationParams(_Section):
     log10_m200c_min: float = _f(13.0, "lowest mass, log10 Msun/h: well below what is catalogued")
     log10_m200c_max: float = _f(15.3, "highest mass, log10 Msun/h")
     n_windows: int = _f(3000, "windows, one halo each, flat in log mass", ge=20)
+    randomise_nuisance: bool = _f(
+        False, "draw mock.nuisance per halo; false: one universe, as the sky is"
+    )
 
     @model_validator(mode="after")
     def _masses_ascend(self) -> PopulationParams:

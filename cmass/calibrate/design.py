@@ -58,15 +58,11 @@ def values_at(params: Params, u: Array) -> dict[str, float]:
 def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Windows:
     """A population of windows made with other values, matched to nothing yet.
 
-    The free parameters are what they are said to be: they are not drawn about it.
+    Parameters are what they are said to be: nothing is drawn about them.
     """
-    kept = {
-        name: width
-        for name, width in params.mock.nuisance.items()
-        if f"mock.{name}" not in params.calibrate.priors
-    }
     changed = with_values(
-        params, {**values, "mock.nuisance": kept, "population.n_windows": n_windows}
+        params,
+        {**values, "mock.randomise_nuisance": False, "population.n_windows": n_windows},
     )
     clusters, clouds = [], []
     for plan in plan_population(changed):

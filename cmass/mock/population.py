@@ -40,6 +40,17 @@ def plan_population(params: Params) -> list[HaloPlan]:
     return [HaloPlan(FIRST_HALO_ID + i, float(low + (high - low) * v), 1) for i, v in enumerate(u)]
 
 
+def one_universe(params: Params) -> Params:
+    """`params` without nuisance parameters drawn per halo, unless the population asks for them.
+
+    Whatever the simulator's unknown parameters are, they are the same for all clusters of a sky:
+    drawn anew for each halo they would add a scatter that no sky has.
+    """
+    drawn = params.mock.randomise_nuisance and params.population.randomise_nuisance
+    mock = params.mock.model_copy(update={"randomise_nuisance": drawn})
+    return params.model_copy(update={"mock": mock})
+
+
 def weights(log10_m200c_true: ArrayLike, params: Params) -> NDArray[np.float64]:
     """How many haloes of the universe a window of the population stands for.
 
@@ -65,5 +76,5 @@ def weights(log10_m200c_true: ArrayLike, params: Params) -> NDArray[np.float64]:
 def run(workspace: Workspace, params: Params) -> None:
     """Make the population: ``population/clusters`` and ``population/galaxies``, in shards."""
     plans = plan_population(params)
-    observe_plans(plans, workspace.population, params, SECTIONS, "population")
+    observe_plans(plans, workspace.population, one_universe(params), SECTIONS, "population")
     log.info("population: %d windows", len(plans))

@@ -42,6 +42,16 @@ def test_haloes_are_new_and_seen_once(params):
     assert np.all((masses - 13.0) // width == np.arange(24))
 
 
+def test_all_clusters_share_one_universe(params):
+    assert not population.one_universe(params).mock.randomise_nuisance
+    asked = params.population.model_copy(update={"randomise_nuisance": True})
+    drawn = params.model_copy(update={"population": asked})
+    assert population.one_universe(drawn).mock.randomise_nuisance
+    fixed = drawn.mock.model_copy(update={"randomise_nuisance": False})
+    fixed_params = drawn.model_copy(update={"mock": fixed})
+    assert not population.one_universe(fixed_params).mock.randomise_nuisance
+
+
 def test_run_writes_windows(params, tmp_path):
     workspace = Workspace(tmp_path, "smoke", "embedded")
     population.run(workspace, params)

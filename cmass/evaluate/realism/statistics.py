@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numba
@@ -97,6 +98,31 @@ class Quantiles:
             place = (np.cumsum(w) - 0.5 * w) / w.sum()
             out[row] = np.interp(self.levels, place, values[used])
         return out
+
+
+@dataclass(frozen=True)
+class QuantilesWithin:
+    """Weighted quantiles of one value a window, in groups of windows, one group after the other.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n,)
+    levels : ndarray, shape (k,)
+    groups : ndarray of bool, shape (g, n)
+    """
+
+    values: Array
+    levels: Array
+    groups: NDArray[np.bool_]
+
+    def at(self, weights: Array) -> Array:
+        out = np.full((len(weights), len(self.groups), self.levels.size), np.nan)
+        for place, group in enumerate(self.groups):
+            known = (weights[:, group] > 0).any(axis=1)
+            if known.any():
+                inside = Quantiles(self.values[group], self.levels)
+                out[known, place] = inside.at(weights[known][:, group])
+        return out.reshape(len(weights), -1)
 
 
 @dataclass(frozen=True)
@@ -211,6 +237,17 @@ _SEPARATIONS = np.array([0.02, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0])
 
 def _abundance(w: Windows) -> Prepared:
     return Summed(1e9 * _in_bins(w.richness.astype(float), _RICH))
+
+
+#: Richness in which the scatter of dynamical masses is compared: rich enough that the catalogue's own
+#: limit in mass, 10^13.57, cuts nothing off.
+_RICH_ENOUGH = np.array([25.0, 40.0, 500.0])
+_WITHIN = np.array([0.16, 0.50, 0.84])
+
+
+def _velocity_by_richness(w: Windows) -> Prepared:
+    groups = _in_bins(w.richness.astype(float), _RICH_ENOUGH).T > 0
+    return QuantilesWithin(w.v200_km_s, _WITHIN, groups)
 
 
 def _window_counts(w: Windows) -> Prepared:
@@ -389,6 +426,15 @@ STATISTICS: dict[str, Statistic] = {
             "members_by_mass", "Galaxies inside R200 by mass", _PROXY, "log10(Msun/h)", "N(<R₂₀₀)",
             "", _MASSES, _counts_in(members_inside_r200, lambda w: w.log10_m200, _MASSES),
             log=(False, True),
+        ),
+        Statistic(
+            "velocity_by_richness", "Dynamical mass at fixed richness", "Galaxies near the centre",
+            "", "V₂₀₀ of the proxy mass", "km/s", np.repeat(_RICH_ENOUGH[:-1], _WITHIN.size),
+            np.repeat(_RICH_ENOUGH[1:], _WITHIN.size), _velocity_by_richness,
+            labels=tuple(
+                f"p{100 * q:.0f} of {a:g}-{b:g}"
+                for a, b in pairwise(_RICH_ENOUGH.tolist()) for q in _WITHIN
+            ),
         ),
         _statistic(
             "members_by_distance", "Galaxies inside R200 by distance", _FAR, "Mpc/h", "N(<R₂₀₀)",

@@ -29,6 +29,8 @@ CAPTIONS = {
     "window_counts": "Quantiles of the number of galaxies in the window.",
     "members_by_mass": "Galaxies projected inside R200 and within 2 V200, by the mass that "
     "GalWeight's method gives from the window.",
+    "velocity_by_richness": "Quantiles of V200 by GalWeight's method in two ranges of richness: the "
+    "scatter of dynamics at fixed richness.",
     "members_by_distance": "The same by distance: the flux limit.",
     "window_by_distance": "Galaxies in the whole window by distance.",
     "surface_density": "Stacked surface density about the adopted centre, all velocities.",

@@ -235,3 +235,15 @@ def test_abundance_is_a_number_per_volume_whatever_the_weights(rng):
     assert statistics.measure(w, 10, rng, ("abundance",))["abundance"][0].tolist() == [2.0, 1.0]
     half = w.half("even")
     assert statistics.measure(half, 10, rng, ("abundance",))["abundance"][0].tolist() == [2.0, 2.0]
+
+
+def test_quantiles_within_groups_are_those_of_the_group(rng):
+    values, weights = rng.normal(size=60), rng.uniform(0.5, 2, (3, 60))
+    groups = np.array([np.arange(60) < 40, np.arange(60) >= 40])
+    levels = np.array([0.2, 0.5])
+    ours = statistics.QuantilesWithin(values, levels, groups).at(weights)
+    for place, group in enumerate(groups):
+        alone = Quantiles(values[group], levels).at(weights[:, group])
+        np.testing.assert_array_equal(ours[:, 2 * place : 2 * place + 2], alone)
+    weights[0, :40] = 0
+    assert np.isnan(statistics.QuantilesWithin(values, levels, groups).at(weights)[0, :2]).all()
