@@ -23,7 +23,7 @@ from cmass.evaluate.comparison import (
     add_truth,
     offsets_table,
 )
-from cmass.evaluate.forward import Windows
+from cmass.evaluate.forward import Weighed
 from cmass.evaluate.realism.windows import cluster_numbers
 from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
@@ -196,14 +196,14 @@ def survey_comparison(
         clusters, "log10_m200_galweight", "log10_m200_galweight_err", "distance_mpc_h"
     )
     p16, p50, p84 = to_numpy(masses, *posterior)
-    own = Windows(virial, richness.astype(float), distance, p16, p50, p84, np.ones(virial.size))
+    own = Weighed(virial, richness.astype(float), distance, p16, p50, p84, np.ones(virial.size))
     true, density, mock_virial, mock_richness, mock_distance = to_numpy(
         population, "log10_m200c_true", "number_density_h3_mpc3", "log10_m200c_virial",
         "richness", "distance_mpc_h",
     )  # fmt: skip
     number = np.where(true >= log10_m200c_min, density * volume_mpc3_h3, 0.0)
     p16, p50, p84 = to_numpy(population, *posterior)
-    mocks = Windows(mock_virial, mock_richness, mock_distance, p16, p50, p84, number)
+    mocks = Weighed(mock_virial, mock_richness, mock_distance, p16, p50, p84, number)
     return Comparison(
         own, reference, error, cluster_numbers(clusters["cluster_id"]), mocks, params.infer
     )
@@ -243,13 +243,13 @@ def comparison_table(
     mocks = comparison.population
     mock_has, mock_posterior = _posteriors(population)
     expected = {
-        "point": (to_numpy(population, "log10_m200c")[0], mocks.number),
-        "cnn3d": (mocks.p50, mocks.number),
+        "point": (to_numpy(population, "log10_m200c")[0], mocks.count),
+        "cnn3d": (mocks.p50, mocks.count),
         "galweight": comparison.expected_reference(),
     }
     add_counts(
         numbers, how, measured, (posterior, bundle.edges), expected,
-        (mock_posterior, mocks.number[mock_has], bundle.edges), theory,
+        (mock_posterior, mocks.count[mock_has], bundle.edges), theory,
     )  # fmt: skip
     if truth is not None:
         (true,) = to_numpy(truth, "log10_m200c_true")
@@ -417,8 +417,8 @@ def run(workspace: Workspace, params: Params) -> None:
         by_estimator["truth"] = to_numpy(truth, "log10_m200c_true")[0]
     mocks = against.population
     expected = {
-        "cnn3d": (mocks.p50, mocks.number),
-        "point": (to_numpy(population, "log10_m200c")[0], mocks.number),
+        "cnn3d": (mocks.p50, mocks.count),
+        "point": (to_numpy(population, "log10_m200c")[0], mocks.count),
         "galweight": against.expected_reference(),
     }
     function = mass_function_table(by_estimator, area, median_z, params, expected)

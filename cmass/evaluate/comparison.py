@@ -15,7 +15,7 @@ from cmass.evaluate import Numbers, metrics
 from cmass.evaluate.forward import (
     Prediction,
     Ratios,
-    Windows,
+    Weighed,
     kolmogorov_smirnov,
     observed_errors,
     predict,
@@ -51,20 +51,20 @@ class Comparison:
 
     Parameters
     ----------
-    survey : Windows
-        The survey's clusters; ``number`` is not used.
+    survey : Weighed
+        The survey's clusters; ``count`` is not used.
     reference, error : ndarray, shape (n,)
         log10 of GalWeight's M200 and its error in dex; NaN where missing.
     number : ndarray of int, shape (n,)
         Numbers in the clusters' identifiers: even ones lend their ratios.
-    population : Windows
-        ``number`` is what the survey's volume holds.
+    population : Weighed
+        ``count`` is what the survey's volume holds.
     how : InferParams
     """
 
     def __init__(
-        self, survey: Windows, reference: Array, error: Array, number: NDArray[np.integer],
-        population: Windows, how: InferParams,
+        self, survey: Weighed, reference: Array, error: Array, number: NDArray[np.integer],
+        population: Weighed, how: InferParams,
     ) -> None:  # fmt: skip
         self.survey, self.reference, self.error = survey, reference, error
         self.population, self.how = population, how
@@ -83,7 +83,7 @@ class Comparison:
         pulls = pull(own.p16, own.p50, own.p84, reference, self.error[rows])
         return own.p50 - reference, pulls
 
-    def selected(self, half: str) -> Windows:
+    def selected(self, half: str) -> Weighed:
         """The clusters that the selection is measured on: all with a GalWeight mass."""
         return self.survey.rows(self.catalogued & self.halves[half])
 
@@ -97,7 +97,7 @@ class Comparison:
         if not self.ratios.virial.size:
             return np.empty(0), np.empty(0)
         ratio, _ = self.ratios.near(mocks.virial[known], self.how.match_neighbours)
-        number = np.repeat(mocks.number[known] / ratio.shape[1], ratio.shape[1])
+        number = np.repeat(mocks.count[known] / ratio.shape[1], ratio.shape[1])
         return (mocks.virial[known][:, None] + ratio).ravel(), number
 
     def prediction(self, half: str) -> Prediction:
@@ -228,7 +228,7 @@ def add_counts(
 
 
 def add_truth(
-    numbers: Numbers, survey: str, true: Array, own: Windows, posterior: Array, edges: Array,
+    numbers: Numbers, survey: str, true: Array, own: Weighed, posterior: Array, edges: Array,
     rounds: int, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Add offsets, pulls and coverage against a known truth.
@@ -239,7 +239,7 @@ def add_truth(
     survey : str
     true : ndarray, shape (n,)
         log10 M200c of clusters with a posterior.
-    own : Windows
+    own : Weighed
     posterior, edges : ndarray, shape (n, n_bins) and (n_bins + 1,)
     rounds : int
     rng : numpy.random.Generator

@@ -56,7 +56,7 @@ def pull(
 
 
 @dataclass(frozen=True)
-class Windows:
+class Weighed:
     """Windows with what network and virial estimator say of them; logs of h⁻¹ M☉.
 
     Attributes
@@ -68,7 +68,7 @@ class Windows:
     distance_mpc_h : ndarray, shape (n,)
     p16, p50, p84 : ndarray, shape (n,)
         Posterior under the flat prior; NaN where there is none.
-    number : ndarray, shape (n,)
+    count : ndarray, shape (n,)
         How many objects a window stands for.
     """
 
@@ -78,11 +78,11 @@ class Windows:
     p16: Array
     p50: Array
     p84: Array
-    number: Array
+    count: Array
 
-    def rows(self, where: NDArray) -> Windows:
+    def rows(self, where: NDArray) -> Weighed:
         """The windows in `where` (rows or a mask)."""
-        return Windows(*(getattr(self, name)[where] for name in self.__dataclass_fields__))
+        return Weighed(*(getattr(self, name)[where] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _bins(
 
 
 def selection(
-    population: Windows, survey: Windows, how: InferParams
+    population: Weighed, survey: Weighed, how: InferParams
 ) -> tuple[Array, int, list[tuple[float, float, float]]]:
     """How much of the population the survey holds.
 
@@ -174,8 +174,8 @@ def selection(
 
     Parameters
     ----------
-    population, survey : Windows
-        ``number`` of the population is what the survey's volume would hold.
+    population, survey : Weighed
+        ``count`` of the population is what the survey's volume would hold.
     how : InferParams
 
     Returns
@@ -202,7 +202,7 @@ def selection(
     masses = _bins(population.virial, clusters.virial, how.match_bin_dex)
     rich, rich_survey = (np.log10(np.maximum(w.richness, 1.0)) for w in (population, clusters))
     riches = _bins(rich, rich_survey, how.match_richness_bin_dex)
-    weight = np.where((masses[0] >= 0) & (riches[0] >= 0), population.number, 0.0)
+    weight = np.where((masses[0] >= 0) & (riches[0] >= 0), population.count, 0.0)
     matched = np.ones(clusters.virial.size, bool)
     margins = []
     for theirs, ours, n, _ in (masses, riches):
@@ -216,11 +216,11 @@ def selection(
             counts = np.bincount(place_survey[matched], minlength=size)
             there = np.bincount(place, weight, size)
             weight *= np.divide(counts, there, out=np.zeros(size), where=there > 0)[place]
-    np.divide(weight, population.number, out=completeness, where=population.number > 0)
+    np.divide(weight, population.count, out=completeness, where=population.count > 0)
     _, ours, n, low = masses
     counted = np.bincount(ours, minlength=n)
     inside = masses[0] >= 0
-    expected = np.bincount(masses[0][inside], population.number[inside], n)
+    expected = np.bincount(masses[0][inside], population.count[inside], n)
     width = how.match_bin_dex
     by_mass = [
         (low + i * width, low + (i + 1) * width, float(counted[i] / expected[i]))
@@ -230,21 +230,21 @@ def selection(
 
 
 def predict(
-    population: Windows, survey: Windows, ratios: Ratios, how: InferParams
+    population: Weighed, survey: Weighed, ratios: Ratios, how: InferParams
 ) -> Prediction:  # fmt: skip
     """What the comparison of `survey` with GalWeight would show if the mocks were right.
 
     Parameters
     ----------
-    population : Windows
-    survey : Windows
+    population : Weighed
+    survey : Weighed
         Only its virial masses, richness and distances are used.
     ratios : Ratios
     how : InferParams
         Bins of the selection and the number of neighbours that lend their ratio.
     """
     completeness, unmatched, _ = selection(population, survey, how)
-    weight = population.number * completeness
+    weight = population.count * completeness
     rows = np.flatnonzero((weight > 0) & np.isfinite(population.p50))
     if not rows.size or not ratios.virial.size:
         nothing = np.empty(0)
@@ -318,15 +318,13 @@ def observed_errors(
 
 
 def predicted_errors(
-    population: Windows, survey: Windows, ratios: Ratios, how: InferParams,
+    population: Weighed, survey: Weighed, ratios: Ratios, how: InferParams,
     rng: np.random.Generator,
 ) -> dict[str, float]:  # fmt: skip
     """Standard errors of a prediction: population, selection and ratios drawn anew."""
     drawn = []
     for _ in range(how.bootstrap_rounds):
-        again = replace(
-            population, number=population.number * rng.poisson(1.0, population.p50.size)
-        )
+        again = replace(population, count=population.count * rng.poisson(1.0, population.p50.size))
         rows = rng.integers(0, survey.virial.size, survey.virial.size)
         one = predict(again, survey.rows(rows), ratios.resampled(rng), how)
         drawn.append(shape_of(one.offset, one.pull, one.weight))

@@ -9,7 +9,7 @@ from scipy.stats import kstest, norm
 from cmass.evaluate.comparison import Comparison, halves
 from cmass.evaluate.forward import (
     Ratios,
-    Windows,
+    Weighed,
     kolmogorov_smirnov,
     observed_errors,
     predict,
@@ -34,10 +34,10 @@ def toy(rng, n, flat=True):
         true = 12.5 + rng.exponential(1 / B, n)
         number = np.ones(n)
     p50 = true + NETWORK * rng.standard_normal(n)
-    return Windows(
+    return Weighed(
         virial=true + VIRIAL * rng.standard_normal(n), richness=np.full(n, 20.0),
         distance_mpc_h=rng.uniform(50, 250, n),
-        p16=p50 - NETWORK, p50=p50, p84=p50 + NETWORK, number=number,
+        p16=p50 - NETWORK, p50=p50, p84=p50 + NETWORK, count=number,
     )  # fmt: skip
 
 
@@ -123,12 +123,12 @@ def test_ratios_come_from_even_clusters_only():
 def test_selection_is_the_ratio_of_counts():
     how = InferParams(match_bin_dex=0.5, match_distance_bins=2)
     blank = np.zeros(4)
-    population = Windows(
+    population = Weighed(
         np.array([14.1, 14.2, 14.6, 13.1]), np.full(4, 9.0), np.array([50.0, 240.0, 240.0, 50.0]), blank, blank,
         blank, np.array([2.0, 5.0, 4.0, 100.0]),
     )  # fmt: skip
     three = np.zeros(5)
-    survey = Windows(
+    survey = Weighed(
         np.array([14.3, 14.4, 14.45, 14.7, 14.8]), np.full(5, 9.0), np.array([60.0, 200.0, 210.0, 60.0, 220.0]),
         three, three, three, np.ones(5),
     )  # fmt: skip
@@ -153,7 +153,7 @@ def test_ratios_of_like_clusters():
 def test_nothing_to_compare_gives_nothing():
     rng = np.random.default_rng(5)
     population = toy(rng, 100)
-    none = Windows(*(np.empty(0) for _ in range(7)))
+    none = Weighed(*(np.empty(0) for _ in range(7)))
     one = predict(population, none, Ratios.of(*(np.empty(0) for _ in range(3))), HOW)
     assert one.offset.size == 0
     assert shape_of(one.offset, one.pull, one.weight) == {}
@@ -204,7 +204,7 @@ def test_selection_fits_virial_mass_and_richness_in_turn():
     n = 4000
     virial, richness = rng.uniform(14, 15, n), 10 ** rng.uniform(0.5, 2, n)
     blank = np.zeros(n)
-    population = Windows(virial, richness, np.full(n, 100.0), blank, blank, blank, np.ones(n))
+    population = Weighed(virial, richness, np.full(n, 100.0), blank, blank, blank, np.ones(n))
     found = (richness > 10) & (rng.random(n) < np.where(virial > 14.5, 0.8, 0.3))
     completeness, unmatched, _ = selection(population, population.rows(found), how)
     assert unmatched == 0
