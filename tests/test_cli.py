@@ -218,6 +218,8 @@ def test_ctrl_c_and_kill_leave_cleanly(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-c", _SLOW_STEP, str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
