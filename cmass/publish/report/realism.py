@@ -217,7 +217,9 @@ def _ratios(
     axes.set_ylim(1 - reach, 1 + (1.9 if alone else 1) * reach)
     axes.set(ylabel="Mocks / survey", xlabel=_axis_words(statistic))
     if statistic is None or statistic.labels:
-        axes.set_xticks(middle, rows["bin"].to_pylist())
+        names = rows["bin"].to_pylist()
+        crowded = sum(map(len, names)) > 40  # wider than the figure: one below the other
+        axes.set_xticks(middle, [n.replace(" of ", "\n") if crowded else n for n in names])
         axes.grid(False, axis="x")
         axes.set_xlim(edges[0], edges[-1])
     elif statistic.log[0]:
