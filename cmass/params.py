@@ -364,7 +364,7 @@ class PopulationParams(_Section):
 
     log10_m200c_min: float = _f(13.0, "lowest mass, log10 Msun/h: well below what is catalogued")
     log10_m200c_max: float = _f(15.3, "highest mass, log10 Msun/h")
-    n_windows: int = _f(3000, "windows, one halo each, flat in log mass", ge=20)
+    n_windows: int = _f(10000, "windows, one halo each, flat in log mass", ge=20)
     randomise_nuisance: bool = _f(
         False, "draw mock.nuisance per halo; false: one universe, as the sky is"
     )
@@ -457,26 +457,26 @@ class CalibrateParams(_Section):
 
     priors: dict[str, tuple[float, float]] = _f(
         {
-            "mock.galaxies.completeness": (0.85, 1.0),
-            "mock.galaxies.satellite_amplitude": (0.75, 1.35),
-            "mock.galaxies.satellite_norm_slope": (0.5, 0.95),
-            "mock.galaxies.satellite_alpha": (-1.3, -0.9),
-            "mock.galaxies.richness_scatter_dex": (0.05, 0.25),
-            "mock.members.concentration_ratio": (0.6, 1.4),
-            "mock.members.substructure_fraction": (0.05, 0.6),
-            "mock.environment.neighbour_bias": (0.7, 1.6),
-            "mock.environment.field_density": (0.7, 1.4),
-            "mock.environment.infall_v200": (0.4, 1.1),
-            "mock.environment.dispersion_v200": (0.1, 0.5),
-            "mock.environment.dispersion_km_s": (100.0, 350.0),
-            "mock.observer.offcentre_mpc_h": (0.02, 0.12),
-            "mock.observer.centre_velocity_v200": (0.05, 0.35),
+            "mock.galaxies.completeness": (0.92, 1.0),
+            "mock.galaxies.satellite_amplitude": (0.85, 1.25),
+            "mock.galaxies.satellite_norm_slope": (0.56, 0.86),
+            "mock.galaxies.satellite_alpha": (-1.25, -0.95),
+            "mock.galaxies.richness_scatter_dex": (0.08, 0.22),
+            "mock.members.concentration_ratio": (0.7, 1.3),
+            "mock.members.substructure_fraction": (0.15, 0.55),
+            "mock.environment.neighbour_bias": (0.7, 1.3),
+            "mock.environment.field_density": (0.75, 1.25),
+            "mock.environment.infall_v200": (0.5, 1.1),
+            "mock.environment.dispersion_v200": (0.1, 0.4),
+            "mock.environment.dispersion_km_s": (120.0, 280.0),
+            "mock.observer.offcentre_mpc_h": (0.04, 0.1),
+            "mock.observer.centre_velocity_v200": (0.1, 0.3),
         },
         "range of each free parameter, by dotted name",
     )
     n_points: int = _f(72, "simulator runs of the design", ge=4)
-    n_windows: int = _f(1000, "windows of a design point", ge=20)
-    check_windows: int = _f(3000, "windows of the run that checks the result", ge=20)
+    n_windows: int = _f(1500, "windows of a design point", ge=20)
+    check_windows: int = _f(10000, "windows of the run that checks the result", ge=20)
     model_error: float = _f(0.05, "relative error of any simulator, beside all others", ge=0)
 
 
