@@ -406,8 +406,8 @@ def calibrate(
     ]
     _print_rows(names, rows, len(rows))
     typer.echo(
-        f"deviation of the even clusters: {result.deviation_start:.2f} before, "
-        f"{result.deviation_best:.2f} after"
+        f"deviation of the even clusters: {result.deviation_start:.3f} before, "
+        f"{result.deviation_best:.3f} after {100 * result.step:.0f} % of the way to the fit's optimum"
     )
 
 

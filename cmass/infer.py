@@ -12,7 +12,6 @@ from scipy.stats import chi2
 
 from cmass import cosmology, pretrained, seeds
 from cmass.columns import FLAGS
-from cmass.errors import VoxelError
 from cmass.evaluate import Numbers
 from cmass.evaluate.comparison import (
     Comparison,
@@ -39,8 +38,6 @@ from cmass.workspace import Workspace
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-#: Grids handed to the network at once: 50 MB at 50³.
-_BATCH = 100
 _NO_MASS = ("too_few_galaxies", "degenerate", "bad_input")
 #: Points per dex of the mass function.
 _POINTS_PER_DEX = 50
@@ -80,34 +77,17 @@ def point_estimates(
     Clusters with too few galaxies or without a density are flagged and get NaN.
     """
     from cmass.networks import prediction
-    from cmass.voxels import density_grid
 
-    window, voxels = bundle.window, bundle.voxels
     counts = np.diff(sample.offsets)
     bad = (flag & FLAGS["bad_input"].value) != 0
-    flag[(counts < window.n_galaxies_min) & ~bad] |= FLAGS["too_few_galaxies"].value
+    flag[(counts < bundle.window.n_galaxies_min) & ~bad] |= FLAGS["too_few_galaxies"].value
     stop = sum(FLAGS[name].value for name in _NO_MASS)
     rows = np.flatnonzero((flag & stop) == 0)
+    clouds = (sample.points[sample.offsets[row] : sample.offsets[row + 1]] for row in rows)
+    shown = track(clouds, "masses", total=rows.size) if progress else clouds
     out = np.full(len(counts), np.nan)
-    size = min(_BATCH, rows.size)
-    grids = np.empty((size, voxels.n, voxels.n, voxels.n), np.float32)
-    filled: list[int] = []
-    shown = track(rows, "masses", total=rows.size) if progress else rows
-    for number, row in enumerate(shown, start=1):
-        cloud = sample.points[sample.offsets[row] : sample.offsets[row + 1]]
-        try:
-            grid = density_grid(
-                cloud, kappa=voxels.kappa, half_width=window.half_width_mpc_h,
-                v_max=window.v_max_km_s, n=voxels.n,
-            )  # fmt: skip
-        except VoxelError:
-            flag[row] |= FLAGS["degenerate"].value
-        else:
-            np.multiply(grid, np.float32(voxels.scale), out=grids[len(filled)])
-            filled.append(int(row))
-        if filled and (len(filled) == size or number == rows.size):
-            out[filled] = prediction.predict_grids(bundle.network, grids[: len(filled)])
-            filled = []
+    out[rows] = prediction.predict_clouds(bundle.network, shown, bundle.window, bundle.voxels)[:, 0]
+    flag[rows[np.isnan(out[rows])]] |= FLAGS["degenerate"].value
     return out
 
 

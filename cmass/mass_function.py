@@ -53,6 +53,16 @@ def mass_function(log10_m200c: ArrayLike, z: float, parameters: CosmologyParams)
     return np.asarray(per_ln) * np.log(10)
 
 
+@lru_cache(maxsize=8)
+def mass_bins(
+    log10_m200c_min: float, log10_m200c_max: float, step_dex: float, z: float,
+    parameters: CosmologyParams,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Haloes by mass: log10 M200c in the middle of each bin, and their density, h³ Mpc⁻³."""
+    log10_m = np.arange(log10_m200c_min + step_dex / 2, log10_m200c_max, step_dex)
+    return log10_m, mass_function(log10_m, z, parameters) * step_dex
+
+
 def halo_bias(log10_m200c: ArrayLike, z: float, parameters: CosmologyParams) -> Array:
     """Linear bias of haloes of M200c (Tinker+2010), shape of `log10_m200c`."""
     from colossus.lss import bias

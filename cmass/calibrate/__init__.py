@@ -2,9 +2,10 @@
 
 A design of simulator runs spans the prior ranges; each gives the statistics of the realism
 report, with mocks matched to the survey anew. A quadratic emulator of their ratios to the
-survey's stands in for the simulator, least squares finds the parameters at which all ratios
-are one, and a last, larger run checks them. No mass of the network enters, and no mass of
-the catalogue.
+survey's stands in for the simulator: the design gives its slopes, and a larger run where the
+parameters stand its level. Least squares finds the parameters at which all ratios are one, and
+larger runs with haloes of their own check how far on the way to them the survey is nearest. No
+mass of the network enters, and no mass of the catalogue.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cmass.calibrate import emulator, fit
@@ -44,6 +46,8 @@ _SOURCES = (
     "calibrate/design.py", "calibrate/values.py", "mock", "evaluate/realism", "evaluate/volume.py", "networks/richness.py",
     "galweight_mass.py", "mass_function.py", "cosmology.py",
 )  # fmt: skip
+#: Parts of the way from where the parameters stand to the fit's optimum that are checked.
+_STEPS = (1 / 3, 2 / 3, 1.0)
 #: Digits of a value in params.yaml: errors are of the order of per cents.
 _DIGITS = 4
 
@@ -58,6 +62,8 @@ class Result:
         Dotted names of the parameters.
     low, high, start, best, error : ndarray, shape (d,)
         Prior range, value before, value found and its 1-sigma error.
+    step : float
+        How far `best` lies on the way from `start` to the emulator's optimum, which is at 1.
     error_alone : ndarray, shape (d,)
         The error if the other parameters were known.
     deviation_start, deviation_best : float
@@ -71,6 +77,7 @@ class Result:
     best: Array
     error: Array
     error_alone: Array
+    step: float
     deviation_start: float
     deviation_best: float
 
@@ -103,26 +110,40 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
     u = design_points(params)
     _run_points(workspace, params, u)
     ratios, errors, noise, usable = _ratios(workspace, len(u))
-    stand_in = emulator.fit(u, ratios[:, usable], noise[usable])
+    anchor = _large_runs(workspace, params, "anchor", {"start": values_at(params, u[0])})["start"]
+    level, real, level_noise = to_numpy(anchor, "ratio", "real", "mock_error")
+    usable &= np.isfinite(level) & np.isfinite(level_noise)
+    stand_in = emulator.fit(u, ratios[:, usable], noise[usable]).anchored(u[0], level[usable])
     allowed = np.maximum(errors[usable], params.realism.agreement)
     covariance = _covariance(workspace, params, usable)
+    covariance += np.diag((level_noise[usable] / real[usable]) ** 2)
     found = fit.posterior(stand_in, covariance, generator(params.seed, "calibrate-fit"))
     half_range = (high - low) / 2
     start = np.array([value_of(params, n) for n in names])
-    best = np.array([float(f"{v:.{_DIGITS}g}") for v in values_at(params, found.best).values()])
-    at_best = 2 * (best - low) / (high - low) - 1
-    tables = _check(
-        workspace, params, dict(zip(names, start.tolist(), strict=True)),
-        dict(zip(names, best.tolist(), strict=True)),
+    places = {
+        step: _rounded(values_at(params, u[0] + step * (found.best - u[0]))) for step in _STEPS
+    }
+    tables = _large_runs(
+        workspace, params, "check",
+        {"before": dict(zip(names, start.tolist(), strict=True))}
+        | {f"after-{100 * step:.0f}": values for step, values in places.items()},
     )  # fmt: skip
     agreement = params.realism.agreement
+    deviation = {
+        name: scores(table, HALF, agreement)[-1].deviation for name, table in tables.items()
+    }
+    step = min(_STEPS, key=lambda s: deviation[f"after-{100 * s:.0f}"])
+    best = np.array(list(places[step].values()))
+    at_best = 2 * (best - low) / (high - low) - 1
     result = Result(
         names, low, high, start, best, found.error * half_range, found.error_alone * half_range,
-        scores(tables["before"], HALF, agreement)[-1].deviation,
-        scores(tables["after"], HALF, agreement)[-1].deviation,
+        step, deviation["before"], deviation[f"after-{100 * step:.0f}"],
     )  # fmt: skip
-    _write(workspace, result, stand_in, tables, usable,
+    chosen = {"before": tables["before"], "after": tables[f"after-{100 * step:.0f}"]}
+    _write(workspace, result, stand_in, chosen, usable,
            fit.sensitivities(stand_in, at_best, allowed), at_best)  # fmt: skip
+    for name, value in deviation.items():
+        log.info("calibrate: deviation %.3f %s", value, name)
     log.info(
         "calibrate: chi² %.0f of %d statistics; deviation %.2f before, %.2f after",
         found.chi2, found.n_statistics, result.deviation_start, result.deviation_best,
@@ -206,24 +227,29 @@ def _run_points(workspace: Workspace, params: Params, u: Array) -> None:
     )  # fmt: skip
 
 
-def _check(
-    workspace: Workspace, params: Params, start: dict[str, float], best: dict[str, float]
-) -> dict[str, Any]:
-    """Simulate where the parameters stood and where they go, larger than a design point."""
+def _large_runs(
+    workspace: Workspace, params: Params, kind: str, places: dict[str, dict[str, float]]
+) -> dict[str, pa.Table]:
+    """Simulate at some places, larger than a design point; tables `realism` by place.
+
+    Runs of one kind have the same haloes: what differs between them is the parameters. Those of
+    another kind have others: what the anchor has by chance does not speak in the check.
+    """
     n = params.calibrate.check_windows
-    points = {"before": start, "after": best}
     shards = [
-        # One number, hence the same haloes: what differs is the parameters.
         Shard(0, (f"{name}.parquet",), (name, values, n, workspace, params))
-        for name, values in points.items()
+        for name, values in places.items()
     ]
     _run_once(
-        workspace, params, "check", shards, _digest(workspace, params, points, n), "check"
+        workspace, params, kind, shards, _digest(workspace, params, places, n), kind
     )  # fmt: skip
-    return {
-        name: read_table(workspace.calibration / "check" / f"{name}.parquet", "realism")
-        for name in points
-    }
+    folder = workspace.calibration / kind
+    return {name: read_table(folder / f"{name}.parquet", "realism") for name in places}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    """Values as they are written."""
+    return {name: float(f"{value:.{_DIGITS}g}") for name, value in values.items()}
 
 
 def _run_once(
@@ -279,7 +305,7 @@ def _covariance(workspace: Workspace, params: Params, usable: NDArray[np.bool_])
 
 
 def _write(
-    workspace: Workspace, result: Result, stand_in: emulator.Emulator, tables: dict[str, Any],
+    workspace: Workspace, result: Result, stand_in: emulator.Emulator, tables: dict[str, pa.Table],
     usable: NDArray[np.bool_], moved: Array, at_best: Array,
 ) -> None:  # fmt: skip
     """Tables and figures of a calibration."""

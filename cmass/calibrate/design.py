@@ -62,7 +62,12 @@ def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Wi
     """
     changed = with_values(
         params,
-        {**values, "mock.randomise_nuisance": False, "population.n_windows": n_windows},
+        {
+            **values,
+            "mock.randomise_nuisance": False,
+            "mock.nuisance": {},
+            "population.n_windows": n_windows,
+        },
     )
     clusters, clouds = [], []
     for plan in plan_population(changed):

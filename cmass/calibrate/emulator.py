@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -84,6 +84,12 @@ class Emulator:
         """Values (k,) at one point, or (m, k) at points (m, d)."""
         values = terms(u) @ self.coefficients
         return values[0] if np.ndim(u) == 1 else values
+
+    def anchored(self, u: Array, values: Array) -> Emulator:
+        """The same shape, moved so that it goes through `values` (k,) at one point `u` (d,)."""
+        moved = self.coefficients.copy()
+        moved[0] += values - self.at(u)
+        return replace(self, coefficients=moved)
 
     def gradient(self, u: Array) -> Array:
         """dy/du at one point, shape (k, d)."""

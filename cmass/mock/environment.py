@@ -32,8 +32,7 @@ def _abundance(
     log10_m200c_min: float, cosmology: CosmologyParams, z: float
 ) -> tuple[Array, Array, Array]:
     """Mass bins: log10 M200c at the centre, comoving density (h³ Mpc⁻³), bias."""
-    log10_m = np.arange(log10_m200c_min + _MASS_STEP_DEX / 2, 15.4, _MASS_STEP_DEX)
-    density = hmf.mass_function(log10_m, z, cosmology) * _MASS_STEP_DEX
+    log10_m, density = hmf.mass_bins(log10_m200c_min, 15.4, _MASS_STEP_DEX, z, cosmology)
     return log10_m, density, hmf.halo_bias(log10_m, z, cosmology)
 
 

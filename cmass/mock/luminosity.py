@@ -138,15 +138,6 @@ FIELD_MAGNITUDES = np.linspace(-25.0, -12.0, 131)
 _FIELD_MASS_STEP_DEX = 0.1
 
 
-@lru_cache(maxsize=4)
-def _haloes_above(
-    log10_m200c_min: float, cosmology: CosmologyParams, z: float
-) -> tuple[Array, Array]:
-    """Mass bins: log10 M200c at the centre, comoving density, h³ Mpc⁻³."""
-    log10_m = np.arange(log10_m200c_min + _FIELD_MASS_STEP_DEX / 2, 15.5, _FIELD_MASS_STEP_DEX)
-    return log10_m, hmf.mass_function(log10_m, z, cosmology) * _FIELD_MASS_STEP_DEX
-
-
 def galaxies_in_haloes(
     galaxies: GalaxyParams, cosmology: CosmologyParams, log10_m200c_min: float, z: float
 ) -> Array:
@@ -157,7 +148,7 @@ def galaxies_in_haloes(
     ndarray
         h³ Mpc⁻³ mag⁻¹ on `FIELD_MAGNITUDES`.
     """
-    log10_m, density = _haloes_above(log10_m200c_min, cosmology, z)
+    log10_m, density = hmf.mass_bins(log10_m200c_min, 15.5, _FIELD_MASS_STEP_DEX, z, cosmology)
     centre = magnitude_of(central_log10_luminosity(log10_m, galaxies))
     width = 2.5 * galaxies.central_scatter_dex
     m = FIELD_MAGNITUDES[:, None]

@@ -73,6 +73,18 @@ def test_misfit_and_noise_are_told_apart(rng):
     assert quartic == pytest.approx(left, rel=0.25)
 
 
+def test_an_anchored_emulator_keeps_its_slopes(rng):
+    u = 2 * rng.random((20, 2)) - 1
+    fitted = emulator.fit(u, np.column_stack([u[:, 0] + u[:, 1] ** 2, 3 - u[:, 1]]))
+    here = np.array([0.3, -0.2])
+    moved = fitted.anchored(here, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(moved.at(here), [1.0, 2.0], atol=1e-12)
+    np.testing.assert_allclose(moved.gradient(here), fitted.gradient(here), atol=1e-12)
+    np.testing.assert_allclose(
+        moved.at(-here) - moved.at(here), fitted.at(-here) - fitted.at(here), atol=1e-12
+    )
+
+
 def test_values_without_signal_get_no_slope(rng):
     u = cube(rng, 60, 5)
     stand_in = emulator.fit(u, 1 + 0.05 * rng.normal(size=(60, 40)))

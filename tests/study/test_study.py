@@ -128,7 +128,7 @@ def test_each_table_holds_the_windows_and_the_network_it_says(done):
             seen = galaxies[int(sight_line)]
             points = np.column_stack([seen["x_proj"], seen["y_proj"], seen["v_los"]])
             grid = density_grid(points, n=10) * np.float32(windows.params.voxels.scale)
-            expected = prediction.predict_grids(networks[network.name], grid[None])[0]
+            expected = prediction.predict_grids(networks[network.name], grid[None])[0, 0]
             # float32 sums in another batch; points were stored as float64
             assert row["log10_m200c"] == pytest.approx(expected, abs=1e-4)
             assert row["log10_m200c_true"] == plan.log10_m200c

@@ -111,10 +111,14 @@ def compare_features(
     matched: Matched, part: keras.Model, half: str, params: Params, rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of the statistic of the network's features, and its p values."""
+    from cmass.networks import prediction
+
     how = params.realism
     ours, theirs = features.matched_rows(matched, rng)
-    real = features.network_features(matched.real.select(ours), part, params)
-    mock = features.network_features(matched.mock.select(theirs), part, params)
+    real, mock = (
+        prediction.predict_clouds(part, windows.clouds(), params.window, params.voxels)
+        for windows in (matched.real.select(ours), matched.mock.select(theirs))
+    )
     both = np.isfinite(real).all(axis=1) & np.isfinite(mock).all(axis=1)
     if both.sum() < _FEATURES_MIN:
         return [], {"features_n": float(both.sum())}

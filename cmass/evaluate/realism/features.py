@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cmass.errors import VoxelError
 from cmass.evaluate.realism.matching import Matched
-from cmass.evaluate.realism.windows import Windows
-from cmass.params import Params
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_BATCH = 100
 _FOLDS = 5
 #: Ridge of the classifier on whitened features: about one pseudo-observation a direction.
 _RIDGE = 0.01
@@ -83,35 +79,6 @@ def up_to_first_dense(network: keras.Model) -> keras.Model:
 
     dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
     return keras.Model(network.inputs, dense.output)
-
-
-def network_features(windows: Windows, part: keras.Model, params: Params) -> Array:
-    """Outputs of `part` (see `up_to_first_dense`), shape (n, units).
-
-    Rows of windows without a density (all galaxies in one plane) are NaN.
-    """
-    from cmass.voxels import density_grid
-
-    window, voxels = params.window, params.voxels
-    out = np.full((len(windows), part.output_shape[-1]), np.nan)
-    for start in range(0, len(windows), _BATCH):
-        grids = np.zeros((_BATCH, voxels.n, voxels.n, voxels.n, 1), np.float32)
-        known = []
-        for place, row in enumerate(range(start, min(start + _BATCH, len(windows)))):
-            cloud = windows.points[windows.offsets[row] : windows.offsets[row + 1]]
-            try:
-                grid = density_grid(
-                    cloud, kappa=voxels.kappa, half_width=window.half_width_mpc_h,
-                    v_max=window.v_max_km_s, n=voxels.n,
-                )  # fmt: skip
-            except VoxelError:
-                continue
-            # Through float16, as the grids that the network was trained on.
-            grids[place, ..., 0] = (grid * np.float32(voxels.scale)).astype(np.float16)
-            known.append(place)
-        values = np.asarray(part.predict_on_batch(grids), float)
-        out[start + np.array(known, int)] = values[known]
-    return out
 
 
 def whiten(features: Array, n_max: int) -> Array:

@@ -7,8 +7,9 @@ to that mass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,10 @@ class Windows:
     def cluster(self) -> Integers:
         """Row of the cluster of each point, shape (n_points,)."""
         return np.repeat(np.arange(len(self)), self.counts)
+
+    def clouds(self) -> Iterator[Array]:
+        """Galaxies (x, y, v) of each window, in turn."""
+        return (self.points[a:b] for a, b in pairwise(self.offsets))
 
     def select(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Windows:
         """The windows in `rows`, in that order."""

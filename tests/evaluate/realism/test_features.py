@@ -85,7 +85,8 @@ def test_features_are_those_of_the_first_dense_layer(tiny_run):
     workspace, params = tiny_run
     network = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     windows = survey_windows(workspace, params).select(np.arange(6))
-    found = features.network_features(windows, features.up_to_first_dense(network), params)
+    part = features.up_to_first_dense(network)
+    found = prediction.predict_clouds(part, windows.clouds(), params.window, params.voxels)
     assert found.shape == (6, 128)
     x = found
     for layer in network.layers[-2:]:
