@@ -227,9 +227,12 @@ def comparison_table(
         "cnn3d": (mocks.p50, mocks.count),
         "galweight": comparison.expected_reference(),
     }
+    priors = {"posterior": lambda p: p, "posterior_hmf": lambda p: reweight(p, *bundle.priors)}
+    mock_count = mocks.count[mock_has]
     add_counts(
-        numbers, how, measured, (posterior, bundle.edges), expected,
-        (mock_posterior, mocks.count[mock_has], bundle.edges), theory,
+        numbers, how, bundle.edges, measured,
+        {name: under(posterior) for name, under in priors.items()}, expected,
+        {name: (under(mock_posterior), mock_count) for name, under in priors.items()}, theory,
     )  # fmt: skip
     if truth is not None:
         (true,) = to_numpy(truth, "log10_m200c_true")

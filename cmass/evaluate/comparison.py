@@ -174,57 +174,64 @@ def add_imitation(numbers: Numbers, comparison: Comparison, survey: str) -> None
 
 
 def add_counts(
-    numbers: Numbers, how: InferParams, measured: dict[str, Array],
-    measured_posterior: tuple[Array, Array], expected: dict[str, tuple[Array, Array]],
-    expected_posterior: tuple[Array, Array, Array], theory: dict[float, float],
+    numbers: Numbers, how: InferParams, edges: Array, measured: dict[str, Array],
+    measured_posteriors: dict[str, Array], expected: dict[str, tuple[Array, Array]],
+    expected_posteriors: dict[str, tuple[Array, Array]], theory: dict[float, float],
 ) -> None:  # fmt: skip
     """Add the numbers of clusters above each mass: measured, theory and forward model.
 
     Rows `n_above_<estimator>` with the threshold as `bin`; the forward model's start with
     ``expected_``. ``point`` is the network's estimate, ``cnn3d`` the posterior's median,
-    ``posterior`` the sum of posterior probabilities above. Errors are Poisson's, and
-    ``chance_above_<estimator>`` is how likely Poisson noise about the forward model gives a
-    count as far off (two-sided).
+    ``posterior`` the sum of posterior probabilities above, ``posterior_hmf`` the same under the
+    mass function for the prior, which alone is meant to return the mass function. Errors are
+    Poisson's, and ``chance_above_<estimator>`` is how likely Poisson noise about the forward
+    model gives a count as far off (two-sided).
 
     Parameters
     ----------
     numbers : Numbers
     how : InferParams
+    edges : (n_bins + 1,)
+        Bins of the posteriors, log10 M200c.
     measured : dict of str to ndarray
         log10 masses by estimator.
-    measured_posterior : (n, n_bins) and (n_bins + 1,)
-        Posteriors and the edges of their bins.
+    measured_posteriors : dict of str to (n, n_bins)
+        Posteriors by prior.
     expected : dict of str to (log10 masses, numbers)
         Weighted samples of the whole population by estimator.
-    expected_posterior : (n, n_bins), (n,) and (n_bins + 1,)
-        Posteriors, numbers, edges.
+    expected_posteriors : dict of str to ((n, n_bins), (n,))
+        Posteriors and numbers, by prior.
     theory : dict of float to float
         Haloes above each mass by Tinker+2008.
     """
+
+    def above(posterior: Array, threshold: float) -> Array:
+        return 1 - cumulative_at(posterior, edges, np.full(len(posterior), threshold))
+
     for threshold in how.count_above_log10_m200c:
         bin = f"above {threshold:.1f}"
         numbers.add("n_above_tinker08", theory[threshold], bin=bin,
                     error=np.sqrt(theory[threshold]))  # fmt: skip
-        posterior, edges = measured_posterior
-        above = 1 - cumulative_at(posterior, edges, np.full(len(posterior), threshold))
-        real = {name: float((m > threshold).sum()) for name, m in measured.items()}
-        spread = {name: np.sqrt(n) for name, n in real.items()}
-        real["posterior"], spread["posterior"] = float(above.sum()), np.sqrt((above**2).sum())
-        posterior, weight, edges = expected_posterior
-        above = 1 - cumulative_at(posterior, edges, np.full(len(posterior), threshold))
-        model = {name: float(w[m > threshold].sum()) for name, (m, w) in expected.items()}
-        doubt = {name: np.sqrt(n) for name, n in model.items()}
-        model["posterior"] = float(weight @ above)
-        doubt["posterior"] = np.sqrt(weight @ above**2)
-        for name, value in real.items():
-            numbers.add(f"n_above_{name}", value, bin=bin, error=spread[name])
-            if name not in model:
+        for name, masses in measured.items():
+            found = float((masses > threshold).sum())
+            numbers.add(f"n_above_{name}", found, bin=bin, error=np.sqrt(found))
+            if name not in expected:
                 continue
-            numbers.add(f"expected_n_above_{name}", model[name], bin=bin, error=doubt[name])
-            if name != "posterior":
-                low = poisson.cdf(value, model[name])
-                high = poisson.sf(value - 1, model[name])
-                numbers.add(f"chance_above_{name}", min(1.0, 2 * min(low, high)), bin=bin)
+            values, weight = expected[name]
+            model = float(weight[values > threshold].sum())
+            numbers.add(f"expected_n_above_{name}", model, bin=bin, error=np.sqrt(model))
+            low, high = poisson.cdf(found, model), poisson.sf(found - 1, model)
+            numbers.add(f"chance_above_{name}", min(1.0, 2 * min(low, high)), bin=bin)
+        for name, posterior in measured_posteriors.items():
+            part = above(posterior, threshold)
+            numbers.add(f"n_above_{name}", float(part.sum()), bin=bin,
+                        error=np.sqrt((part**2).sum()))  # fmt: skip
+            if name not in expected_posteriors:
+                continue
+            values, weight = expected_posteriors[name]
+            part = above(values, threshold)
+            numbers.add(f"expected_n_above_{name}", float(weight @ part), bin=bin,
+                        error=float(np.sqrt(weight @ part**2)))  # fmt: skip
 
 
 def add_truth(
