@@ -143,8 +143,12 @@ FLAGS: dict[str, Flag] = {
         Flag(
             8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
         ),
+        Flag(9, "blended", "mock centred on a more massive halo, which a finder lists instead"),
     )
 }
+
+#: Mock windows with one of these bits are in no set and no comparison: no catalogue has them.
+NOT_CATALOGUED = FLAGS["too_few_galaxies"].value | FLAGS["blended"].value
 
 
 def _c(*args, **kwargs) -> Column:

@@ -203,6 +203,7 @@ class MemberParams(_Section):
         "galaxies over the Jeans solution in velocity (sigma(10^14.5) = 740-765 km/s: GCMRP)",
         gt=0,
     )
+    velocity_slope: float = _f(0.035, "its slope with log mass: sigma of galaxies ~ M^0.36 (GCMRP)")
     velocity_scatter: float = _f(0.05, "scatter of ln sigma at fixed mass", ge=0)
     substructure_fraction: float = _f(0.35, "part of the members in subgroups", ge=0, le=1)
     substructure_size: float = _f(8.0, "mean number of galaxies in a subgroup", gt=1)
@@ -264,6 +265,9 @@ class ObserverParams(_Section):
         0.07, "error of the centre beside the finder's, per axis, proper Mpc/h", ge=0
     )
     centre_velocity_v200: float = _f(0.2, "error of its velocity beside the finder's, V200c", ge=0)
+    separation: float = _f(
+        1.5, "finders list one of two haloes nearer than this (eq. 6), the heavier; 0: both", ge=0
+    )
     redshift_error_km_s: float = _f(30.0, "error of a galaxy's redshift, km/s", ge=0)
     fibre_collision_arcsec: float = _f(
         55.0, "least distance of two fibres (SDSS: 55); 0: none", ge=0
@@ -458,8 +462,8 @@ class CalibrateParams(_Section):
     priors: dict[str, tuple[float, float]] = _f(
         {
             "mock.galaxies.completeness": (0.92, 1.0),
-            "mock.galaxies.satellite_amplitude": (0.85, 1.25),
-            "mock.galaxies.satellite_norm_slope": (0.56, 0.86),
+            "mock.galaxies.satellite_amplitude": (0.85, 1.3),
+            "mock.galaxies.satellite_norm_slope": (0.56, 0.92),
             "mock.galaxies.satellite_alpha": (-1.25, -0.95),
             "mock.galaxies.richness_scatter_dex": (0.08, 0.22),
             "mock.members.concentration_ratio": (0.7, 1.3),
@@ -474,9 +478,9 @@ class CalibrateParams(_Section):
         },
         "range of each free parameter, by dotted name",
     )
-    n_points: int = _f(72, "simulator runs of the design", ge=4)
-    n_windows: int = _f(1500, "windows of a design point", ge=20)
-    check_windows: int = _f(10000, "windows of the run that checks the result", ge=20)
+    n_points: int = _f(64, "simulator runs of the design", ge=4)
+    n_windows: int = _f(1000, "windows of a design point", ge=20)
+    check_windows: int = _f(6000, "windows of the run that checks the result", ge=20)
     model_error: float = _f(0.05, "relative error of any simulator, beside all others", ge=0)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmass.errors import CmassError, WorkspaceError
-from cmass.shards import source_digest
+from cmass.shards import SIMULATOR_SOURCES, source_digest
 
 if TYPE_CHECKING:
     from cmass.params import Params
@@ -94,7 +94,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (),
         outputs=lambda w: (w.raw,),
-        sources=("ingest", "expectations.py", "mock", "galweight_mass.py"),
+        sources=("ingest", "expectations.py", "galweight_mass.py", "sky.py", *SIMULATOR_SOURCES),
         per_survey=True,
     ),
     Step(
@@ -114,7 +114,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "cosmology", "window", "mock"),
         inputs=lambda w: (),
         outputs=lambda w: (w.mock,),
-        sources=("mock", "cosmology.py", "mass_function.py", "seeds.py"),
+        sources=SIMULATOR_SOURCES,
     ),
     Step(
         "population",
@@ -123,7 +123,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "cosmology", "window", "mock", "population"),
         inputs=lambda w: (),
         outputs=lambda w: (w.population,),
-        sources=("mock", "cosmology.py", "mass_function.py", "seeds.py"),
+        sources=SIMULATOR_SOURCES,
     ),
     Step(
         "split",
@@ -176,7 +176,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
+        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
     ),
     Step(
         "infer",
@@ -203,7 +203,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
+        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py", "mock/population.py"),
         per_survey=True,
     ),
     Step(

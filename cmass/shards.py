@@ -48,6 +48,10 @@ def digest_of(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
+#: Code that mock windows depend on.
+SIMULATOR_SOURCES = ("mock", "cosmology.py", "mass_function.py", "seeds.py")
+
+
 def source_digest(*names: str) -> str:
     """SHA-256 of the package's own code: of modules or folders named relative to ``cmass/``.
 

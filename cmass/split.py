@@ -10,7 +10,7 @@ import logging
 
 import numpy as np
 
-from cmass.columns import FLAGS
+from cmass.columns import FLAGS, NOT_CATALOGUED
 from cmass.errors import InputError
 from cmass.params import Params, SplitParams
 from cmass.seeds import generator
@@ -84,13 +84,15 @@ def run(workspace: Workspace, params: Params) -> None:
         workspace.mock / "clusters", "mock_clusters", ["cluster_id", "halo_id", "flag"]
     )
     flags = table["flag"].to_numpy()
-    usable = (flags & FLAGS["too_few_galaxies"].value) == 0
+    usable = (flags & NOT_CATALOGUED) == 0
+    blended = (flags & FLAGS["blended"].value) != 0
     table = table.filter(usable)
     chosen = split_haloes(table["halo_id"].to_numpy(), set_sizes(params.split), params.seed)
     kept = chosen != ""
     log.info(
-        "split: %d windows in sets, %d left over, %d set aside with too few galaxies",
-        kept.sum(), (~kept).sum(), (~usable).sum(),
+        "split: %d windows in sets, %d left over; set aside: %d centred on a more massive halo, "
+        "%d others with too few galaxies",
+        kept.sum(), (~kept).sum(), blended.sum(), (~usable & ~blended).sum(),
     )  # fmt: skip
     columns = {
         "cluster_id": table["cluster_id"].filter(kept),

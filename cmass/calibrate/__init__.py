@@ -34,8 +34,16 @@ from cmass.evaluate.realism.statistics import STATISTICS, measure
 from cmass.evaluate.realism.windows import survey_windows
 from cmass.params import Params
 from cmass.seeds import generator
-from cmass.shards import Shard, digest_of, run_shards, source_digest
-from cmass.tables import file_digest, make_table, read_table, to_numpy, write_table
+from cmass.shards import SIMULATOR_SOURCES, Shard, digest_of, run_shards, source_digest
+from cmass.tables import (
+    file_digest,
+    make_table,
+    read_json,
+    read_table,
+    to_numpy,
+    write_json,
+    write_table,
+)
 from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -43,8 +51,8 @@ Array = NDArray[np.float64]
 
 #: Code that a design point depends on: the fit and the figures may change without a new run.
 _SOURCES = (
-    "calibrate/design.py", "calibrate/values.py", "mock", "evaluate/realism", "evaluate/volume.py", "networks/richness.py",
-    "galweight_mass.py", "mass_function.py", "cosmology.py",
+    *SIMULATOR_SOURCES, "calibrate/design.py", "calibrate/values.py", "evaluate/realism",
+    "evaluate/volume.py", "networks/richness.py", "galweight_mass.py",
 )  # fmt: skip
 #: Parts of the way from where the parameters stand to the fit's optimum that are checked.
 _STEPS = (1 / 3, 2 / 3, 1.0)
@@ -255,15 +263,9 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 def _run_once(
     workspace: Workspace, params: Params, name: str, shards: list[Shard], digest: str, words: str
 ) -> None:
-    from cmass.tables import write_json
-
     mark = workspace.calibration / f"{name}.json"
     folder = workspace.calibration / name
-    if (
-        mark.exists()
-        and folder.exists()
-        and mark.read_text() == f'{{\n  "digest": "{digest}"\n}}\n'
-    ):
+    if mark.exists() and folder.exists() and read_json(mark)["digest"] == digest:
         log.info("calibrate: %s are there", name)
         return
     run_shards(

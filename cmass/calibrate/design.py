@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from cmass.calibrate.values import value_of, with_values
+from cmass.columns import NOT_CATALOGUED
 from cmass.errors import InputError, ParameterError
 from cmass.evaluate.realism import compare, match_half, realism_table
 from cmass.evaluate.realism.windows import Windows, make_windows, survey_windows
@@ -75,7 +76,7 @@ def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Wi
         clusters += rows
         clouds += [np.column_stack([g["x_proj"], g["y_proj"], g["v_los"]]) for g in galaxies]
     counts = np.array([len(c) for c in clouds])
-    usable = np.flatnonzero(counts >= changed.window.n_galaxies_min)
+    usable = np.flatnonzero([row["flag"] & NOT_CATALOGUED == 0 for row in clusters])
     offsets = np.concatenate([[0], np.cumsum(counts[usable])])
     true = np.array([clusters[i]["log10_m200c_true"] for i in usable])
     halo = np.array([clusters[i]["halo_id"] for i in usable])

@@ -21,7 +21,8 @@ def population_table(workspace: Workspace, params: Params, bundle: Bundle) -> pa
     """Table `population_masses`: the network's posterior and GalWeight's mass of each window.
 
     Windows are treated as those of a survey: one with too few galaxies, or with a point
-    estimate that no calibrated mock has, keeps its row, its flag and missing values.
+    estimate that no calibrated mock has, keeps its row, its flag and missing values. One that
+    is centred on a more massive halo, which a finder lists instead, stands for no cluster.
     """
     from cmass.infer import Sample, point_estimates
 
@@ -45,6 +46,7 @@ def population_table(workspace: Workspace, params: Params, bundle: Bundle) -> pa
     p16, p50, p84 = quantiles(flat, bundle.edges, [TAIL, 0.5, 1 - TAIL]).T
     has = np.isfinite(flat).all(axis=1)
     lengths = np.where(has, flat.shape[1], 0)
+    found = (flag & FLAGS["blended"].value) == 0
     dynamics = virial_masses(
         points, offsets, z, cosmology.from_params(params.cosmology), params.galweight
     )
@@ -53,7 +55,7 @@ def population_table(workspace: Workspace, params: Params, bundle: Bundle) -> pa
         {
             "cluster_id": clusters["cluster_id"], "z": z, "distance_mpc_h": distance,
             "log10_m200c_true": true, "n_galaxies": clusters["n_galaxies"],
-            "number_density_h3_mpc3": weights(true, params),
+            "number_density_h3_mpc3": np.where(found, weights(true, params), 0.0),
             "log10_m200c_virial": dynamics.log10_m200,
             "richness": count_near_centre(points, offsets), "log10_m200c": point,
             "log10_m200c_p16": p16, "log10_m200c_p50": p50, "log10_m200c_p84": p84,

@@ -17,7 +17,7 @@ from cmass.mock.sightlines import sight_lines
 from cmass.mock.sources import EmbeddedSource, Remark, Source, open_source
 from cmass.params import Params
 from cmass.seeds import generator
-from cmass.shards import Shard, digest_of, run_shards, source_digest
+from cmass.shards import SIMULATOR_SOURCES, Shard, digest_of, run_shards, source_digest
 from cmass.tables import make_table, write_table
 from cmass.workspace import Workspace
 
@@ -66,6 +66,9 @@ def observe_halo(
         inside = (np.abs(x) <= width) & (np.abs(y) <= width) & (np.abs(v) <= window.v_max_km_s)
         cluster_id = f"mock-{plan.halo_id:06d}-{number:02d}"
         n = int(inside.sum())
+        flag = FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0
+        if cone.heavier.nearest < mock.observer.separation:
+            flag |= FLAGS["blended"].value
         mass = 10**plan.log10_m200c
         clusters.append(
             {
@@ -79,10 +82,10 @@ def observe_halo(
                 "v200c_km_s": float(cosmology.v200c_km_s(mass, field.redshift)),
                 "n_galaxies": n,
                 "n_members": cone.inside_r200,
-                "contaminant_mass_ratio": cone.contaminant[0],
-                "contaminant_distance": cone.contaminant[1],
+                "contaminant_mass_ratio": cone.heavier.mass_ratio,
+                "contaminant_distance": cone.heavier.distance,
                 "nuisance": [(k, v) for k, v in drawn.items() if k.startswith(source.uses)],
-                "flag": FLAGS["too_few_galaxies"].value if n < window.n_galaxies_min else 0,
+                "flag": flag,
             }
         )
         galaxies.append(
@@ -146,7 +149,7 @@ def observe_plans(
     ]
     values = params.model_dump(mode="json")
     kept = {name: values[name] for name in sections}
-    digest = digest_of(kept, source_digest("mock"), source.identity)
+    digest = digest_of(kept, source_digest(*SIMULATOR_SOURCES), source.identity)
     run_shards(
         make_shard, shards, folder, digest=digest, workers=params.workers, description=description
     )

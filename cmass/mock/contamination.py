@@ -46,7 +46,24 @@ def phase_space_distance(
     return np.sqrt((x / r) ** 2 + (y / r) ** 2 + (dv / v) ** 2)
 
 
-def worst_contaminant(
+@dataclass(frozen=True)
+class Heavier:
+    """More massive neighbours in one window; NaN where there is none.
+
+    Attributes
+    ----------
+    mass_ratio, distance : float
+        Of the most massive of them: mass over the halo's, and eq. 6.
+    nearest : float
+        Of the nearest of them: eq. 6.
+    """
+
+    mass_ratio: float
+    distance: float
+    nearest: float
+
+
+def heavier_neighbours(
     x_mpc_h: Array,
     y_mpc_h: Array,
     v_km_s: Array,
@@ -56,11 +73,11 @@ def worst_contaminant(
     cosmology: Cosmology,
     radius_mpc_h: float,
     v_max_km_s: float,
-) -> tuple[float, float]:
-    """Mass ratio of and distance to the most massive neighbour in the window.
+) -> Heavier:
+    """The most massive and the nearest of the neighbours in the window that outweigh the halo.
 
     Only neighbours more massive than the halo, nearer than `radius_mpc_h` in the plane
-    of the sky and `v_max_km_s` in velocity count; (NaN, NaN) where there is none.
+    of the sky and `v_max_km_s` in velocity count.
     """
     inside = (
         (log10_m200c > log10_m200c_own)
@@ -68,13 +85,16 @@ def worst_contaminant(
         & (np.abs(v_km_s) < v_max_km_s)
     )
     if not inside.any():
-        return float("nan"), float("nan")
-    worst = np.flatnonzero(inside)[np.argmax(log10_m200c[inside])]
+        return Heavier(np.nan, np.nan, np.nan)
+    masses = log10_m200c[inside]
     distance = phase_space_distance(
-        x_mpc_h[worst], y_mpc_h[worst], v_km_s[worst], log10_m200c[worst], log10_m200c_own, z,
-        cosmology,
+        x_mpc_h[inside], y_mpc_h[inside], v_km_s[inside], masses, log10_m200c_own, z, cosmology
+    )
+    worst = np.argmax(masses)
+    return Heavier(
+        float(10 ** (masses[worst] - log10_m200c_own)), float(distance[worst]),
+        float(distance.min()),
     )  # fmt: skip
-    return float(10 ** (log10_m200c[worst] - log10_m200c_own)), float(distance)
 
 
 @dataclass(frozen=True)

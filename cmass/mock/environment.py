@@ -18,7 +18,7 @@ from cmass import mass_function as hmf
 from cmass.cosmology import Cosmology
 from cmass.mock import kinematics, luminosity
 from cmass.mock.fields import Galaxies, Haloes
-from cmass.mock.members import Halo, infall_velocity, mean_concentration
+from cmass.mock.members import Halo, infall_velocity, mean_concentration, velocity_bias
 from cmass.mock.structure import Structure, draw_structure
 from cmass.params import CosmologyParams, EnvironmentParams, GalaxyParams, MemberParams
 
@@ -178,7 +178,7 @@ def draw_neighbour_galaxies(
     sigma = kinematics.radial_dispersion(
         r, typical, typical * members.concentration_ratio, anisotropy=False
     )
-    spread = members.velocity_bias * sigma * v200[host]
+    spread = velocity_bias(log10_m_host, members) * sigma * v200[host]
     noise = spread[:, None] * random.standard_normal(offset.shape)
 
     bright = central < magnitude_max

@@ -64,15 +64,17 @@ def plan_haloes(params: Params) -> list[HaloPlan]:
     cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
     cumulative *= (grid[1] - grid[0]) / (high - low + tail)
     n_haloes = int(np.ceil(haloes.n_windows * cumulative[-1]))
-    random = generator(params.seed, "halo-masses")
-    # One halo in each of n equal parts of the distribution: flat without Poisson noise.
-    u = (random.permutation(n_haloes) + random.random(n_haloes)) / n_haloes
-    log10_m = np.interp(u * cumulative[-1], cumulative, grid)
-    counts = sight_line_counts(log10_m, z, params)
-    total = np.cumsum(counts)
-    while total[-1] < haloes.n_windows:
-        counts[counts == counts.max()] += 1
+    while True:
+        random = generator(params.seed, "halo-masses")
+        # One halo in each of n equal parts of the distribution: flat without Poisson noise.
+        u = (random.permutation(n_haloes) + random.random(n_haloes)) / n_haloes
+        log10_m = np.interp(u * cumulative[-1], cumulative, grid)
+        counts = sight_line_counts(log10_m, z, params)
         total = np.cumsum(counts)
+        if total[-1] >= haloes.n_windows:
+            break
+        # Sight lines are whole numbers: now and then they fall short of their mean.
+        n_haloes += 1
     plans = []
     for halo_id, (m, n, before) in enumerate(zip(log10_m, counts, total - counts, strict=True)):
         n_left = min(int(n), haloes.n_windows - int(before))

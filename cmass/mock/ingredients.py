@@ -107,7 +107,7 @@ _INGREDIENTS = (
     ),
     _ingredient(
         "splashback",
-        "members beyond R200c, falling in or on their way out; without it all lie inside R200c",
+        "members beyond R200c, falling in or on their way out; without it radii end there",
         "More+2015",
         {"members.extent_r200": 1.0},
         "members.outflow_fraction",
@@ -170,6 +170,12 @@ _INGREDIENTS = (
         "GalWeight's finder",
         {"observer.centre_kernel_mpc_h": 0.0},
         "observer.centre_kernel_km_s",
+    ),
+    _ingredient(
+        "unique_centres",
+        "haloes seen on top of a more massive one are in no catalogue; without it both are",
+        "any finder",
+        {"observer.separation": 0.0},
     ),
     _ingredient(
         "off_centring",

@@ -39,6 +39,15 @@ def mean_concentration(log10_m200c: ArrayLike, parameters: MemberParams) -> Arra
     return parameters.concentration_14 * 10 ** (slope * (np.asarray(log10_m200c, float) - 14.0))
 
 
+def velocity_bias(log10_m200c: ArrayLike, parameters: MemberParams) -> Array:
+    """Velocities of galaxies over the Jeans solution, which has σ ~ M^0.32 by itself.
+
+    The relation for galaxies was measured above 10^13 h⁻¹ M☉ (Munari+2013) and is not extended below.
+    """
+    log10_m = np.maximum(np.asarray(log10_m200c, float), 13.0)
+    return parameters.velocity_bias * 10 ** (parameters.velocity_slope * (log10_m - 14.5))
+
+
 def infall_velocity(r: ArrayLike, environment: EnvironmentParams) -> Array:
     """Mean inward velocity at `r` (R200c), in units of V200c."""
     r = np.asarray(r, float)
@@ -88,10 +97,8 @@ def draw_members(
     velocity = kinematics.jeans_velocities(
         spherical, concentration, tracers, members.anisotropy, random
     )
-    sigma_factor = members.velocity_bias * np.exp(
-        members.velocity_scatter * random.standard_normal()
-    )
-    velocity *= sigma_factor
+    scatter_in_velocity = np.exp(members.velocity_scatter * random.standard_normal())
+    velocity *= velocity_bias(halo.log10_m200c, members) * scatter_in_velocity
     position = spherical @ _shape(members, random).T
     _beyond_r200(position, velocity, members, environment, random)
 

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from cmass.cosmology import SPEED_OF_LIGHT_KM_S, Cosmology
 from cmass.mock import luminosity
-from cmass.mock.contamination import worst_contaminant
+from cmass.mock.contamination import Heavier, heavier_neighbours
 from cmass.mock.fields import INFALLING, INTERLOPER, MEMBER, HaloField
 from cmass.mock.sightlines import plane_of_sky
 from cmass.params import MockParams, WindowParams
@@ -45,8 +45,8 @@ class Cone:
     host_log10_m200c : (N,)
     inside_r200 : int
         Members inside the sphere of R200c, of those seen.
-    contaminant : tuple of float
-        Mass ratio and distance of the worst neighbour (paper, eq. 6).
+    heavier : Heavier
+        More massive neighbours (paper, eq. 6), as seen from the adopted centre.
     """
 
     z_cluster: float
@@ -58,7 +58,7 @@ class Cone:
     galaxy_class: NDArray[np.int8]
     host_log10_m200c: Array
     inside_r200: int
-    contaminant: tuple[float, float]
+    heavier: Heavier
 
 
 def _project(
@@ -237,7 +237,7 @@ def observe(
     _, near_x, near_y, _, near_z = _project(
         near.position_mpc_h, near.velocity_km_s, direction, distance_mpc_h, cosmology
     )
-    contaminant = worst_contaminant(
+    heavier = heavier_neighbours(
         (near_x - shift[0]) * angular_distance,
         (near_y - shift[1]) * angular_distance,
         SPEED_OF_LIGHT_KM_S * (near_z - z_cluster) / (1 + z_cluster),
@@ -251,5 +251,5 @@ def observe(
     return Cone(
         z_cluster, tan_x[seen] - shift[0], tan_y[seen] - shift[1], distance[seen], z[seen],
         r_mag[seen], kind[seen], galaxies.host_log10_m200c[seen], int((seen & (kind == MEMBER)).sum()),
-        contaminant,
+        heavier,
     )  # fmt: skip

@@ -22,7 +22,6 @@ from cmass.cosmology import SPEED_OF_LIGHT_KM_S
 from cmass.errors import ParameterError
 from cmass.galweight_mass import Dynamics, virial_masses
 from cmass.mass_function import mass_function
-from cmass.mock import nuisance
 from cmass.mock.observer import Cone, observe
 from cmass.mock.sightlines import sight_lines
 from cmass.mock.simulator import simulate_halo
@@ -180,6 +179,9 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     params : Params
         ``ingest.embedded`` says where and how deep; ``mock`` how haloes look; ``seed``.
 
+    A halo that is seen on top of a more massive one has its galaxies on the sky, but no row in the
+    catalogue.
+
     Returns
     -------
     dict of str to pyarrow.Table
@@ -193,18 +195,15 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     v_reach = MARGIN * window.v_max_km_s
     columns: dict[str, list[Array]] = {k: [] for k in ("ra", "dec", "z", "r", "owner", "xyz")}
     windows: list[Array] = []
-    z_cluster = np.zeros(n)
+    z_cluster, listed = np.zeros(n), np.ones(n, bool)
     for i in track(range(n), "embedded survey", n):
         halo_id = FIRST_HALO_ID + i
         distance = float(clusters.distance_mpc_h[i])
-        mock, _ = nuisance.draw(params.mock, params.seed, halo_id)
-        field = simulate_halo(
-            halo_id, float(clusters.log10_m200c[i]), distance,
-            params.model_copy(update={"mock": mock}),
-        )  # fmt: skip
+        # Nothing is drawn about the parameters: a sky has one simulator, however unknown.
+        field = simulate_halo(halo_id, float(clusters.log10_m200c[i]), distance, params)
         direction = sight_lines(1, generator(params.seed, "sight-lines", halo_id))[0]
         random = generator(params.seed, "observer", halo_id, 0)
-        cone = observe(field, direction, distance, mock, window, cosmology, random)
+        cone = observe(field, direction, distance, params.mock, window, cosmology, random)
         scale = background.q0_angular_distance_mpc_h(cone.z_cluster, params.cosmology.q0)
         v = background.line_of_sight_velocity_km_s(cone.z, cone.z_cluster)
         near = (
@@ -220,6 +219,7 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
         columns["owner"].append(np.full(near.sum(), i))
         columns["xyz"].append(cone.distance_mpc_h[near, None] * unit_vectors(ra[near], dec[near]))
         z_cluster[i] = cone.z_cluster
+        listed[i] = not cone.heavier.nearest < params.mock.observer.separation
         seen = near & (np.abs(v) <= window.v_max_km_s)
         windows.append(np.stack([cone.tan_x * scale, cone.tan_y * scale, v], axis=1)[seen])
     galaxies = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -240,7 +240,7 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
     return {
         "raw_clusters": make_table(
             "raw_clusters", _catalogue(params, clusters, ids, z_cluster, dynamics)
-        ),
+        ).filter(listed),
         "raw_galaxies": make_table(
             "raw_galaxies",
             {
@@ -267,7 +267,7 @@ def make_survey(params: Params) -> dict[str, pa.Table]:
                 "r200c_mpc_h": cosmology.r200c_mpc_h(mass, params.mock.snapshot_redshift),
                 "v200c_km_s": cosmology.v200c_km_s(mass, params.mock.snapshot_redshift),
             },
-        ),
+        ).filter(listed),
     }
 
 

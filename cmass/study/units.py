@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cmass import mock, pretrained, voxels
-from cmass.columns import FLAGS
+from cmass.columns import NOT_CATALOGUED
 from cmass.infer import Sample, masses_from_points
 from cmass.mock.haloes import plan_haloes
 from cmass.mock.ingredients import EVERYTHING, ingredient, without
@@ -223,7 +223,7 @@ def write_split(work: Workspace, params: Params) -> None:
     table = read_table(work.mock / "clusters", "mock_clusters", ["cluster_id", "halo_id", "flag"])
     flags, halo_id = to_numpy(table, "flag", "halo_id")
     sets = np.array([set_of[h] for h in halo_id.tolist()])
-    kept = ((flags & FLAGS["too_few_galaxies"].value) == 0) & (sets != "")
+    kept = ((flags & NOT_CATALOGUED) == 0) & (sets != "")
     columns = {
         "cluster_id": table["cluster_id"].filter(kept),
         "halo_id": table["halo_id"].filter(kept),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cmass.columns import FLAGS
+from cmass.columns import FLAGS, NOT_CATALOGUED
 from cmass.cosmology import from_params
 from cmass.errors import InputError
 from cmass.evaluate.volume import comoving_volume, effective_area_deg2
@@ -216,8 +216,8 @@ def mock_windows(
 
 
 def _usable(clusters: pa.Table) -> pa.Table:
-    few = FLAGS["too_few_galaxies"].value | FLAGS["bad_input"].value
-    return clusters.filter(pc.equal(pc.bit_wise_and(clusters["flag"], few), 0))
+    out = NOT_CATALOGUED | FLAGS["bad_input"].value
+    return clusters.filter(pc.equal(pc.bit_wise_and(clusters["flag"], out), 0))
 
 
 def cluster_numbers(cluster_id: pa.ChunkedArray) -> Integers:
