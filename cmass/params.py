@@ -116,7 +116,9 @@ class HaloParams(_Section):
     tail_dex: float = _f(
         0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
     )
-    n_windows: int = _f(9500, "mock windows to make (paper: 43000)", ge=50)
+    n_windows: int = _f(
+        10000, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
+    )
     sight_lines_max: int = _f(5, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(
         14.3, "haloes above have many sight lines, log10 Msun/h (paper: 14.3)"

@@ -74,7 +74,16 @@ def weights(log10_m200c_true: ArrayLike, params: Params) -> NDArray[np.float64]:
 
 
 def run(workspace: Workspace, params: Params) -> None:
-    """Make the population: ``population/clusters`` and ``population/galaxies``, in shards."""
+    """Make the population: ``population/clusters`` and ``population/galaxies``, in shards.
+
+    It is always the embedded simulator's: a box has one halo of a rare mass where the comparison
+    needs many.
+    """
+    if params.mock.source != "embedded":
+        log.warning(
+            "population: mocks come from %s, but the realism report and the expected comparison "
+            "are made with the embedded simulator, not with those files", params.mock.source,
+        )  # fmt: skip
     plans = plan_population(params)
     observe_plans(plans, workspace.population, one_universe(params), SECTIONS, "population")
     log.info("population: %d windows", len(plans))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN, Cosmology
-from cmass.mock.contamination import phase_space_distance, worst_contaminant
+from cmass.mock.contamination import heavier_neighbours, phase_space_distance
 
 COSMOLOGY = Cosmology(0.307115)
 
@@ -24,19 +24,21 @@ def test_worst_is_the_most_massive_one_inside():
     x = np.array([0.5, 3.0, 5.0, 1.0])
     v = np.array([0.0, 500.0, 0.0, 3000.0])
     mass = np.array([14.2, 14.6, 15.2, 15.3])  # the last two lie outside the window
-    ratio, distance = worst_contaminant(
+    found = heavier_neighbours(
         x, np.zeros(4), v, mass, 14.0, 0.0, COSMOLOGY, radius_mpc_h=4.0, v_max_km_s=2200.0
     )
-    assert ratio == pytest.approx(10**0.6)
-    assert distance == pytest.approx(
+    assert found.mass_ratio == pytest.approx(10**0.6)
+    assert found.distance == pytest.approx(
         float(phase_space_distance(3.0, 0.0, 500.0, 14.6, 14.0, 0.0, COSMOLOGY))
+    )
+    assert found.nearest == pytest.approx(
+        float(phase_space_distance(0.5, 0.0, 0.0, 14.2, 14.0, 0.0, COSMOLOGY))
     )
 
 
 def test_none_where_no_neighbour_is_more_massive():
-    ratio, distance = worst_contaminant(
+    found = heavier_neighbours(
         np.array([1.0]), np.array([0.0]), np.array([0.0]), np.array([13.0]), 14.0, 0.0, COSMOLOGY,
         4.0, 2200.0,
     )  # fmt: skip
-    assert np.isnan(ratio)
-    assert np.isnan(distance)
+    assert np.isnan([found.mass_ratio, found.distance, found.nearest]).all()

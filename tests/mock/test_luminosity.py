@@ -7,8 +7,10 @@ import pytest
 from scipy.integrate import quad
 
 from cmass import cosmology as background
+from cmass.calibrate.values import with_values
 from cmass.mock import environment, luminosity
-from cmass.mock.simulator import describe_halo
+from cmass.mock.observer import observe
+from cmass.mock.simulator import describe_halo, simulate_halo
 from cmass.params import Params
 
 PARAMS = Params()
@@ -69,6 +71,41 @@ def test_field_counts_of_the_window(z, expected):
     depth = 2 * PARAMS.window.v_max_km_s / (100 * float(cosmology.e(z)))
     area = (2 * PARAMS.window.half_width_mpc_h) ** 2
     assert density * depth * area == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("z", "expected"), [(0.02, 169), (0.04, 100), (0.06, 64), (0.085, 38)])
+def test_observed_field_counts(z, expected):
+    """What the observer sees around a group without its own galaxies, against SPEC section 3.
+
+    The same numbers, through haloes, field, magnitudes, redshifts and the window: nothing
+    clusters or streams, every fibre works. SPEC takes the window's volume for comoving; it is
+    proper, hence (1 + z)³. Haloes of a background come in lumps: 4 % of noise.
+    """
+    cosmology = background.from_params(PARAMS.cosmology)
+    plain = with_values(
+        PARAMS,
+        {
+            "mock.randomise_nuisance": False, "mock.galaxies.flux_limit_mag": 18.0,
+            "mock.galaxies.completeness": 1.0, "mock.environment.neighbour_bias": 0.0,
+            "mock.environment.structure_amplitude": 0.0, "mock.environment.flow": 0.0,
+            "mock.environment.infall_v200": 0.0, "mock.observer.fibre_collision_arcsec": 0.0,
+            "mock.observer.centre_kernel_mpc_h": 0.0, "mock.nuisance": {},
+        },
+    )  # fmt: skip
+    distance = float(cosmology.comoving_distance_mpc_h(z))
+    group, window, counts = 13.0, PARAMS.window, []
+    for i in range(60):
+        halo = simulate_halo(i, group, distance, plain)
+        cone = observe(
+            halo, np.array([0.0, 0.0, 1.0]), distance, plain.mock, window, cosmology,
+            np.random.default_rng(i),
+        )  # fmt: skip
+        half = window.half_width_mpc_h / background.q0_angular_distance_mpc_h(cone.z_cluster, -0.55)
+        v = background.line_of_sight_velocity_km_s(cone.z, cone.z_cluster)
+        inside = (np.abs(cone.tan_x) < half) & (np.abs(cone.tan_y) < half)
+        inside &= (np.abs(v) < window.v_max_km_s) & (cone.host_log10_m200c != group)
+        counts.append(inside.sum())
+    assert np.mean(counts) == pytest.approx(expected * (1 + z) ** 3, rel=0.1)
 
 
 def drawn_background(n: int = 12) -> tuple[np.ndarray, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cmass.columns import FLAGS, NOT_CATALOGUED
+from cmass.evaluate.realism.windows import mock_windows
 from cmass.mass_function import mass_function
 from cmass.mock import population
 from cmass.params import load_params
@@ -62,3 +64,23 @@ def test_run_writes_windows(params, tmp_path):
     assert n.sum() == galaxies.num_rows
     assert (distance >= params.mock.haloes.distance_min_mpc_h).all()
     assert (distance <= params.window.distance_max_mpc_h).all()
+
+
+def test_a_halo_on_top_of_a_heavier_one_is_no_cluster(params, tmp_path):
+    """Groups of 10^13 near rich clusters: what the finder sees there is the cluster."""
+    groups = params.population.model_copy(
+        update={"n_windows": 150, "log10_m200c_min": 13.0, "log10_m200c_max": 13.2}
+    )
+    params = params.model_copy(update={"population": groups})
+    workspace = Workspace(tmp_path, "smoke", "embedded")
+    population.run(workspace, params)
+    clusters = read_table(workspace.population / "clusters", "mock_clusters")
+    flag, distance = to_numpy(clusters, "flag", "contaminant_distance")
+    blended = (flag & FLAGS["blended"].value) != 0
+    assert 0.02 < blended.mean() < 0.3
+    # the nearest of the heavier ones is as near as the heaviest, or nearer
+    near = distance < params.mock.observer.separation
+    assert blended[near].all()
+    assert np.isfinite(distance[blended]).all()
+    windows = mock_windows(workspace.population, params, population.weights)
+    assert len(windows) + windows.n_left_out == (flag & NOT_CATALOGUED == 0).sum() < 150
