@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass.evaluate.realism import features
@@ -150,8 +151,6 @@ def realism_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def scores(table: pa.Table, half: str, agreement: float) -> list[Score]:
     """One score a statistic, in the order of the table, and the total at the end."""
-    import pyarrow.compute as pc
-
     here = pc.and_(pc.equal(table["half"], half), pc.is_valid(table["ratio"]))
     rows = table.filter(here)
     names = rows["statistic"].to_pylist()
@@ -215,6 +214,13 @@ def run(workspace: Workspace, params: Params) -> None:
         metrics[half] |= p_values
     table = realism_table(rows)
     for half in HALVES:
+        mine = table.filter(pc.equal(table["half"], half))
+        metrics[half]["n_bins_not_compared"] = mine["ratio"].null_count
+        if mine["ratio"].null_count:
+            log.warning(
+                "realism: %d bins of the %s half hold nothing to compare and do not count",
+                mine["ratio"].null_count, half,
+            )  # fmt: skip
         for score in scores(table, half, how.agreement):
             metrics[half][f"{score.statistic}_deviation"] = score.deviation
             metrics[half][f"{score.statistic}_agree"] = score.agree
