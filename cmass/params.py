@@ -513,11 +513,11 @@ class StudyParams(_Section):
     """Studies of the simulator, at a size that many networks can be trained at."""
 
     seeds: tuple[int, ...] = _f((1, 2), "seeds of mocks and networks; two at least show the noise")
-    train: int = _f(3000, "windows for training and validation", ge=20)
-    test: int = _f(1000, "windows for the density estimator", ge=10)
-    evaluation: int = _f(1000, "windows that judge", ge=10)
-    voxels_n: int = _f(25, "voxels per axis: an eighth of the work of 50", ge=9)
-    epochs: int = _f(20, "most epochs", ge=1)
+    train: int = _f(2000, "windows for training and validation", ge=20)
+    test: int = _f(700, "windows for the density estimator", ge=10)
+    evaluation: int = _f(800, "windows that judge", ge=10)
+    voxels_n: int = _f(20, "voxels per axis: a sixteenth of the work of 50", ge=9)
+    epochs: int = _f(15, "most epochs", ge=1)
     batch_size: int = _f(25, "clusters per step: half the product's, for as many steps", ge=1)
     learning_rate: float = _f(1e-3, "Adam's first rate: fewer windows, larger steps", gt=0)
 
