@@ -161,11 +161,11 @@ def test_an_empty_file_means_defaults(tmp_path):
         ),
         ("    split: {train: 17000", "    split: {trainn: 17000", "profile paper: split.trainn"),
         (
-            "environment.neighbour_bias: 0.13",
+            "environment.neighbour_bias: 0.1",
             "environment.bias: 0.4",
             "nuisance.environment.bias: no such",
         ),
-        ("environment.neighbour_bias: 0.13", "environment.neighbour_bias: 1.4", "reaches -0.4"),
+        ("environment.neighbour_bias: 0.1", "environment.neighbour_bias: 1.4", "reaches -0.4"),
         ("log10_m200c_min: 13.5 ", "log10_m200c_min: 15.5 ", "must be smaller than"),
     ],
 )

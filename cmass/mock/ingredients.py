@@ -159,12 +159,6 @@ _INGREDIENTS = (
         {"members.concentration_scatter_dex": 0.0},
     ),
     _ingredient(
-        "galaxy_concentration",
-        "galaxies less concentrated than dark matter; without it they follow it",
-        "Budzynski+2012",
-        {"members.concentration_ratio": 1.0},
-    ),
-    _ingredient(
         "finder_centre",
         "centre at the density peak that a finder sees; without it at the halo's",
         "GalWeight's finder",
