@@ -103,8 +103,11 @@ def test_the_truth_is_found_within_its_errors(done):
     truth = np.array([TRUTH[n] for n in result.names])
     # three errors, of two parameters
     assert np.all(np.abs(result.best - truth) < 3 * result.error)
-    # the survey says more than the prior did about velocities
-    assert result.error[0] < 0.5 * (result.high - result.low)[0] / 2
+    # the survey says more than the prior did about velocities, and little about concentrations
+    half_range = (result.high - result.low) / 2
+    assert result.error[0] < 0.5 * half_range[0]
+    assert result.error[1] < half_range[1]
+    assert abs(result.best - truth)[0] < abs(result.start - truth)[0]
 
 
 def test_values_and_widths_reach_the_parameter_file(done):
