@@ -479,6 +479,7 @@ def ingredients(
     workspace, values = _resolve(profile, survey, None, params, data)
     seeds = seed or values.study.seeds
     units = studies.plan(only or list(INGREDIENTS), seeds, workspace, values)
+    _check_docs("ingredients", docs)
     _show_plan(units, listed=dry_run)
     if dry_run:
         return
@@ -511,6 +512,7 @@ def nuisance(
     workspace, values = _resolve(profile, survey, None, params, data)
     seeds = seed or values.study.seeds
     units = studies.plan([studies.NUISANCE], seeds, workspace, values, full=full)
+    _check_docs("nuisance", docs)
     _show_plan(units, listed=dry_run)
     if dry_run:
         return
@@ -529,6 +531,14 @@ def _show_plan(units: list[Unit], *, listed: bool) -> None:
             typer.echo(f"{'to do' if unit in left else 'made '}  {unit.words}")
     time = studies.in_words(studies.estimated_seconds(units))
     typer.echo(f"{len(left)} of {len(units)} networks to train: about {time}", err=not listed)
+
+
+def _check_docs(name: str, docs: Path | None) -> None:
+    """Say before the work, not after it, that its table has no place."""
+    if docs is not None:
+        from cmass.study.documents import around_markers
+
+        around_markers(docs, f"study {name}")
 
 
 def _show_study(name: str, markdown: str, docs: Path | None) -> None:

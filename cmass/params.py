@@ -623,6 +623,24 @@ def _explain(error: ValidationError, source: str) -> ParameterError:
     return ParameterError(f"{source}: " + "\n  ".join(lines))
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a name stands once: of two, the later would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=deep)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"{name!r} stands twice; put its values in one place",
+                    key.start_mark,
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_params(
     path: str | Path | None = None, profile: str | None = None, **overrides: Any
 ) -> Params:
@@ -651,7 +669,7 @@ def load_params(
     """
     source = Path(path) if path is not None else _default_file()
     try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
+        values = yaml.load(source.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except FileNotFoundError:
         raise ParameterError(f"{source}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -664,6 +682,11 @@ def load_params(
     if unknown or chosen not in PROFILES:
         name = unknown[0] if unknown else chosen
         raise ParameterError(f"{source}: no profile {name!r}; choose from {', '.join(PROFILES)}")
+    if profile not in (None, "standard") and profile not in profiles:
+        raise ParameterError(
+            f"{source}: no values for the profile {profile!r}: it needs a block profiles.{profile}, as "
+            "the params.yaml that comes with cmass has"
+        )
     # Every profile is checked, so that a slip in one is found before that one is run.
     checked = {}
     for name in (chosen, *(p for p in profiles if p != chosen)):

@@ -175,3 +175,18 @@ def test_slips_in_any_profile_are_found_before_it_is_run(tmp_path, old, new, wor
     file.write_text(TEXT.replace(old, new, 1))
     with pytest.raises(ParameterError, match=words):
         load_params(file, "standard")
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("mock: {source: embedded}\nseed: 3\nmock: {source: authors}\n")
+    with pytest.raises(ParameterError, match="'mock' stands twice"):
+        load_params(file)
+
+
+def test_a_profile_without_values_is_refused(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("seed: 3\n")
+    assert load_params(file).seed == 3
+    with pytest.raises(ParameterError, match="no values for the profile 'smoke'"):
+        load_params(file, "smoke")

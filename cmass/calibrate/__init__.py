@@ -29,7 +29,7 @@ from cmass.calibrate.design import (
     values_at,
 )
 from cmass.calibrate.values import value_of, with_values, write_values
-from cmass.errors import InputError, ParameterError
+from cmass.errors import InputError, ParameterError, WorkspaceError
 from cmass.evaluate.realism import scores
 from cmass.evaluate.realism.statistics import STATISTICS, measure
 from cmass.evaluate.realism.windows import survey_windows
@@ -116,6 +116,10 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
         The parameter file that the result is written into; none: it is only reported.
     """
     names, low, high = prior_ranges(params)
+    if not workspace.selected.exists():
+        raise WorkspaceError(
+            f"{workspace.selected} does not exist: run `cmass select --survey {workspace.survey}` first"
+        )
     u = design_points(params)
     _run_points(workspace, params, u)
     ratios, errors, noise, usable = _ratios(workspace, len(u))

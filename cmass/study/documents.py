@@ -128,16 +128,29 @@ def put_between_markers(path: Path, name: str, block: str) -> None:
     Raises
     ------
     InputError
-        The document lacks one of the markers.
+        There is no such document, or it lacks one of the markers.
     """
-    text = path.read_text(encoding="utf-8")
+    before, after = around_markers(path, name)
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{before}\n{block}\n{after}", encoding="utf-8")
+
+
+def around_markers(path: Path, name: str) -> tuple[str, str]:
+    """The document up to the marker that begins a block, and from the one that ends it.
+
+    Raises
+    ------
+    InputError
+        There is no such document, or it lacks one of the markers.
+    """
+    if not path.is_file():
+        raise InputError("no such document", file=path, remedy="Give one with --docs that is there")
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    before, found, rest = text.partition(begin)
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise InputError(
             f"no place for the results: the document lacks {begin} or {end}", file=path,
             remedy="Put both lines where the table is to stand",
         )  # fmt: skip
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"{before}{begin}\n{block}\n{end}{after}", encoding="utf-8")
+    return before + begin, end + after

@@ -13,7 +13,7 @@ import pytest
 from cmass import calibrate
 from cmass.calibrate import design
 from cmass.calibrate.values import with_values
-from cmass.errors import ParameterError
+from cmass.errors import ParameterError, WorkspaceError
 from cmass.evaluate.volume import comoving_volume
 from cmass.params import load_params
 from cmass.shards import Shard
@@ -177,6 +177,12 @@ def test_without_priors_there_is_nothing_to_do(setting):
     )
     with pytest.raises(ParameterError, match="nothing to calibrate"):
         calibrate.run(workspace, empty, None)
+
+
+def test_without_selected_clusters_the_remedy_is_named(setting, tmp_path):
+    _, params = setting
+    with pytest.raises(WorkspaceError, match="run `cmass select --survey embedded` first"):
+        calibrate.run(Workspace(tmp_path, "smoke", "embedded"), params, None)
 
 
 def test_a_fit_that_its_check_does_not_confirm_moves_nothing(done):

@@ -24,6 +24,7 @@ _POSITION, _VELOCITY = ("x", "y", "z"), ("vx", "vy", "vz")
 #: What the unit of an HDF5 column must hold, where it has one.
 _UNITS = dict.fromkeys(_POSITION, "mpc") | dict.fromkeys(_VELOCITY, "km")
 _HDF5_ROWS = 200_000
+_DARK = "no absolute r magnitude between -30 and 0"
 
 #: One galaxy as it is kept: host halo; position, h⁻¹ Mpc; velocity, km/s; absolute r, M − 5 log10 h;
 #: log10 M200c of the host, once it is known.
@@ -147,6 +148,17 @@ def _check_attributes(file: Any, path: Path, files: FilesParams) -> None:
             )  # fmt: skip
 
 
+def check_magnitudes(tally: Tally, paths: tuple[str, ...]) -> None:
+    """Raise `InputError` where most galaxies have no absolute magnitude: it is another one."""
+    n, first = tally.reasons.get(f"galaxy: {_DARK}", (0, ""))
+    if n > 0.5 * tally.rows:
+        raise InputError(
+            f"{n} of {tally.rows} galaxies have {_DARK} (first: {first})", file=", ".join(paths),
+            column="MagStarSDSSr",
+            remedy="Magnitudes must be absolute ones, M - 5 log10 h, not apparent ones",
+        )  # fmt: skip
+
+
 def _galaxies(block: Block, path: Path, files: FilesParams, tally: Tally) -> NDArray[np.void]:
     columns, row = block.columns, block.first_row
     position = np.stack([columns[c] for c in _POSITION], axis=1).astype(float)
@@ -165,7 +177,7 @@ def _galaxies(block: Block, path: Path, files: FilesParams, tally: Tally) -> NDA
     magnitude = columns["r"].astype(float)
     # SAG gives magnitudes of 0 or 99 to galaxies without stars in the band
     dark = ~((magnitude > -30) & (magnitude < 0))
-    tally.note_rows("galaxy", "no absolute r magnitude between -30 and 0", dark, path, row)
+    tally.note_rows("galaxy", _DARK, dark, path, row)
     host = columns["host"]
     if host.dtype.kind == "f":
         host = np.where(np.isfinite(host), host, -1)

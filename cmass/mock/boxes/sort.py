@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cmass.errors import InputError
 from cmass.mock.boxes.cells import Grid, write_cells
 from cmass.mock.boxes.rockstar import HALO, check_masses, read_haloes
-from cmass.mock.boxes.sag import GALAXY, read_galaxies
+from cmass.mock.boxes.sag import GALAXY, check_magnitudes, read_galaxies
 from cmass.mock.boxes.sorting import SortedRuns, merge
 from cmass.mock.boxes.tally import Tally
 from cmass.mock.boxes.text import Place
@@ -44,6 +44,8 @@ CELL_GALAXY = np.dtype(
 )  # fmt: skip
 
 _DONE = "box.json"
+#: A central farther than this from its halo (comoving Mpc/h) is astray, and this part of them may be.
+_STRAY_MPC_H, _STRAYS_MAX = 0.5, 0.1
 
 
 def sort_box(files: FilesParams, log10_m200c_min: float, omega_m: float, folder: Path) -> None:
@@ -80,6 +82,7 @@ def sort_box(files: FilesParams, log10_m200c_min: float, omega_m: float, folder:
         lambda path, place, tally: read_galaxies(path, place, files, tally),
     )  # fmt: skip
     galaxy_tally.check_whole("galaxies", files.galaxies, files.box_size_mpc_h)
+    check_magnitudes(galaxy_tally, files.galaxies)
     halo_cells = SortedRuns(work / "haloes-by-cell", CELL_HALO)
     galaxy_cells = SortedRuns(work / "galaxies-by-cell", CELL_GALAXY)
     links = _link(haloes, galaxies, halo_cells, galaxy_cells, files, log10_m200c_min)
@@ -151,6 +154,7 @@ def _link(
         host = place[known]
         tally.rows += int(known.sum())
         _note_hosts(tally, g, known, h[host])
+        _note_strays(tally, g[known], h[host], files.box_size_mpc_h)
         mass = np.full(len(g), np.nan)
         mass[known] = h["log10_m200c"][host]
         resolved = h["log10_m200c"] >= log10_m200c_min
@@ -172,6 +176,12 @@ def _link(
             column="MainHaloID", remedy="Give haloes and galaxies of the same snapshot, with "
             "mock.files.columns host=... if the host's id has another name",
         )  # fmt: skip
+    if tally.strays > _STRAYS_MAX * tally.centrals:
+        raise InputError(
+            f"{tally.strays} of {tally.centrals} central galaxies do not lie at their haloes: "
+            f"{tally.stray}", file=", ".join(files.galaxies), column="X, Y, Z",
+            remedy="Positions of both must be comoving Mpc/h, of the same snapshot",
+        )  # fmt: skip
     return tally
 
 
@@ -182,6 +192,23 @@ def _check_unique(haloes: Rows, paths: tuple[str, ...]) -> None:
             "a halo appears twice", file=", ".join(paths), column="id",
             value=int(haloes["id"][twice[0]]), remedy="Give every file once, of one snapshot",
         )  # fmt: skip
+
+
+def _note_strays(tally: Tally, galaxies: Rows, hosts: Rows, box_mpc_h: float) -> None:
+    """Count centrals (of distinct haloes) that lie farther from their halo than any finder errs."""
+    central = galaxies["central"] & hosts["distinct"]
+    galaxies, hosts = galaxies[central], hosts[central]
+    offset = galaxies["position"].astype(float) - hosts["position"]
+    offset -= box_mpc_h * np.rint(offset / box_mpc_h)
+    astray = np.linalg.norm(offset, axis=1) > _STRAY_MPC_H
+    tally.centrals += len(galaxies)
+    tally.strays += int(astray.sum())
+    if astray.any() and not tally.stray:
+        first = int(np.argmax(astray))
+        tally.stray = (
+            f"that of halo {hosts['id'][first]} at {np.round(galaxies['position'][first], 3)}, "
+            f"the halo at {np.round(hosts['position'][first], 3)}"
+        )
 
 
 def _note_hosts(tally: Tally, galaxies: Rows, known: NDArray[np.bool_], hosts: Rows) -> None:

@@ -38,6 +38,10 @@ class Tally:
         Sum of v² over components and rows.
     heaviest : float
         Largest log10 M200c.
+    centrals, strays : int
+        Central galaxies with a distinct host in the files, and those of them that lie elsewhere.
+    stray : str
+        The first of these, in words.
     """
 
     rows: int = 0
@@ -46,6 +50,9 @@ class Tally:
     high: list[float] = field(default_factory=lambda: [-np.inf] * 3)
     speed2: float = 0.0
     heaviest: float = -np.inf
+    centrals: int = 0
+    strays: int = 0
+    stray: str = ""
 
     def note(self, item: str, reason: str, n: int, first: str) -> None:
         """Count `n` more rows; remember the first ever."""
@@ -101,14 +108,27 @@ class Tally:
             )  # fmt: skip
 
 
+def _check_there(
+    values: Array, names: tuple[str, str, str], what: str, path: Path, row: int
+) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        i, axis = np.argwhere(bad)[0]
+        raise InputError(
+            f"{what} is missing", file=path, column=names[axis], row=row + int(i),
+            remedy="The line may be cut short (the first row of data is row 0)",
+        )  # fmt: skip
+
+
 def check_positions(
     position: Array, names: tuple[str, str, str], box_mpc_h: float, path: Path, row: int
 ) -> None:
-    """Raise `InputError` at the first position (N, 3) that is outside the box or not finite.
+    """Raise `InputError` at the first position (N, 3) that is missing or outside the box.
 
     Rounding may put a row on, or a thousandth of the box beyond, the edge.
     """
     slack = 1e-3 * box_mpc_h
+    _check_there(position, names, "position", path, row)
     bad = ~((position >= -slack) & (position <= box_mpc_h + slack))
     if bad.any():
         i, axis = np.argwhere(bad)[0]
@@ -121,7 +141,8 @@ def check_positions(
 
 
 def check_velocities(velocity: Array, names: tuple[str, str, str], path: Path, row: int) -> None:
-    """Raise `InputError` at the first velocity (N, 3) that is impossible or not finite."""
+    """Raise `InputError` at the first velocity (N, 3) that is missing or impossible."""
+    _check_there(velocity, names, "velocity", path, row)
     bad = ~(np.abs(velocity) < _FASTEST_KM_S)
     if bad.any():
         i, axis = np.argwhere(bad)[0]

@@ -146,6 +146,7 @@ def _parse(
                 raise InputError(
                     "not a number", file=path, column=names[place], row=row + int(bad[0]),
                     value=values.iloc[int(bad[0])],
+                    remedy="Mend or leave out that line (the first row of data is row 0)",
                 )  # fmt: skip
             frame[place] = numbers
     return {name: frame[place].to_numpy() for name, place in zip(wanted, places, strict=True)}

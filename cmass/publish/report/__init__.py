@@ -108,11 +108,19 @@ def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str
         row = summary.calibration_value(calibration, metric, bin)
         if row["value"] is not None:
             paper = row["paper_value"]
-            remark = "calibrated: 0.683" if metric == "coverage_68" else ""
+            remark = _coverage_words(row) if metric == "coverage_68" else ""
             if paper is not None and not remark:
                 remark = f"paper: {text(paper)}"
             tiles.append((label, f"{text(row['value'])} {row['unit']}".strip(), remark))
     return tiles
+
+
+def _coverage_words(row: dict[str, Any]) -> str:
+    """What the part of true masses inside the 1σ interval should be, and whether it is."""
+    words, error = "calibrated: 0.683", row["error"]
+    if error and abs(row["value"] - 0.683) > 2 * error:
+        words += ": posteriors too narrow" if row["value"] < 0.683 else ": posteriors too wide"
+    return words
 
 
 def _offset_words(calibration: pa.Table, survey: str) -> dict[str, str]:

@@ -57,6 +57,7 @@ class ScoreRow:
     n_bins: int
     even: str
     agrees: bool
+    verdict: str
 
 
 def title_of(statistic: str) -> str:
@@ -67,15 +68,19 @@ def title_of(statistic: str) -> str:
 def score_rows(table: pa.Table, agreement: float) -> list[ScoreRow]:
     """Scores of the odd half, the even half beside it; the total at the end."""
     even = {s.statistic: s for s in scores(table, "even", agreement)}
-    rows = []
+    rows: list[ScoreRow] = []
     for score in scores(table, "odd", agreement):
-        total = score.statistic == "total"
         beside = even.get(score.statistic)
+        if score.statistic == "total":
+            n = sum(row.agrees for row in rows)
+            title, agrees, verdict = "All statistics", n == len(rows), f"{n} of {len(rows)}"
+        else:
+            title, agrees = title_of(score.statistic), score.deviation <= 1
+            verdict = "yes" if agrees else "no"
         rows.append(
             ScoreRow(
-                "All statistics" if total else title_of(score.statistic), f"{score.deviation:.2f}",
-                f"{100 * score.agree:.0f} %", score.n_bins,
-                f"{beside.deviation:.2f}" if beside else "", score.deviation <= 1,
+                title, f"{score.deviation:.2f}", f"{100 * score.agree:.0f} %", score.n_bins,
+                f"{beside.deviation:.2f}" if beside else "", agrees, verdict,
             )
         )  # fmt: skip
     return rows

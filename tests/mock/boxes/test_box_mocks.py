@@ -312,6 +312,25 @@ def test_units_are_told_from_values(tmp_path):
     expect(tmp_path, "the most massive distinct halo has M200c = 15", s=logs)
 
 
+@pytest.mark.parametrize("factor", [SCALE, 0.61])
+def test_galaxies_that_do_not_lie_at_their_haloes(tmp_path, factor):
+    """Physical instead of comoving lengths, or lengths without h: no value is impossible."""
+    s = SIMULATION
+    message = expect(
+        tmp_path, "central galaxies do not lie at", s=changed(s, position=s.position * factor)
+    )
+    assert "that of halo" in message
+    assert "comoving Mpc/h" in message
+
+
+def test_apparent_magnitudes_are_told(tmp_path):
+    s = SIMULATION
+    message = expect(
+        tmp_path, "no absolute r magnitude", columns={"MagStarSDSSr": s.magnitude + 36}
+    )
+    assert "column MagStarSDSSr" in message
+
+
 def test_other_snapshots_are_told(tmp_path):
     message = expect(tmp_path, "a halo of another snapshot", scale_factor=0.9781)
     assert "value 0.9567" in message
@@ -329,7 +348,7 @@ def test_a_broken_value_and_a_short_line_are_found(tmp_path):
         run(tmp_path / "out", box_params([hlist], [table]))
     whole[301] = whole[301].rsplit(",", 3)[0]
     table.write_text("\n".join(whole))
-    with pytest.raises(InputError, match=r"position outside the box.*column x, row 300"):
+    with pytest.raises(InputError, match=r"position is missing.*column x, row 300"):
         run(tmp_path / "out", box_params([hlist], [table]))
 
 

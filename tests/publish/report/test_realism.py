@@ -30,6 +30,8 @@ def test_scores_are_those_of_the_odd_half_with_the_even_one_beside(table):
     assert density.deviation == density.even == f"{np.sqrt((5**2 + 10 * 0.5**2) / 11):.2f}"
     assert (density.agree, density.n_bins, density.agrees) == ("91 %", 11, False)
     assert rows[-1].title == "All statistics"
+    assert rows[-1].verdict == f"{sum(r.agrees for r in rows[:-1])} of {len(rows) - 1}"
+    assert not rows[-1].agrees
 
 
 def test_without_a_calibration_half_nothing_stands_beside(table):
