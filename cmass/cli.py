@@ -164,6 +164,27 @@ def _resolve(
 # --------------------------------------------------------------------------------------- steps
 
 
+def _run_step(name: str, workspace: Workspace, params: Params, force: bool) -> None:
+    from cmass.pipeline import run_step
+
+    run_step(name, workspace, params, force=force)
+    if name == "realism":
+        _show_scores(workspace, params)
+
+
+def _show_scores(workspace: Workspace, params: Params) -> None:
+    """Print how well the mocks look like the survey, statistic by statistic."""
+    from cmass.publish.report.realism import score_rows
+    from cmass.tables import read_table
+
+    file = workspace.realism / "realism.parquet"
+    scores = score_rows(read_table(file, "realism"), params.realism.agreement)
+    names = ["statistic", "deviation, odd ids", "bins that agree", "even ids", "agrees"]
+    cells = [(s.title, s.deviation, s.agree, s.even, s.verdict) for s in scores]
+    _print_rows(names, [dict(zip(names, row, strict=True)) for row in cells], len(cells))
+    typer.echo(f"Every bin: {file}")
+
+
 def _step_command(one: Step) -> Callable[..., None]:
     def command(
         profile: Profile = None,
@@ -174,10 +195,8 @@ def _step_command(one: Step) -> Callable[..., None]:
         force: Force = False,
         debug: Debug = False,
     ) -> None:
-        from cmass.pipeline import run_step
-
         workspace, values = _resolve(profile, survey, mirror, params, data)
-        run_step(one.name, workspace, values, force=force)
+        _run_step(one.name, workspace, values, force)
 
     return command
 
@@ -198,10 +217,8 @@ def _evaluate_command() -> Callable[..., None]:
         force: Force = False,
         debug: Debug = False,
     ) -> None:
-        from cmass.pipeline import run_step
-
         workspace, values = _resolve(profile, survey, mirror, params, data)
-        run_step("evaluate" if what == "mocks" else what, workspace, values, force=force)
+        _run_step("evaluate" if what == "mocks" else what, workspace, values, force)
 
     return command
 
@@ -209,6 +226,7 @@ def _evaluate_command() -> Callable[..., None]:
 _EXAMPLES = {
     "ingest": "cmass ingest --survey sdss --mirror ../shared/data",
     "evaluate": "cmass evaluate; cmass evaluate realism --survey sdss",
+    "realism": "cmass realism --survey sdss",
 }
 
 

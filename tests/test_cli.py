@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 from cmass import __version__, cli, pipeline
 from cmass.errors import InputError, ParameterError, SourceError, WorkspaceError
 from cmass.pipeline import STEPS
+from cmass.tables import write_table
+from cmass.workspace import Workspace
+from tests.publish.conftest import realism_rows
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["run", *(s.name for s in STEPS), "calibrate", "estimate", "sql"]
@@ -323,9 +326,15 @@ def test_a_reader_that_closes_early_is_no_error(release):
     [(("evaluate",), "evaluate"), (("evaluate", "mocks"), "evaluate"),
      (("evaluate", "realism"), "realism"), (("realism",), "realism")],
 )  # fmt: skip
-def test_evaluate_judges_mocks_or_their_realism(call, seen, arguments, step):
-    assert call(*arguments, "--force").exit_code == 0
+def test_evaluate_judges_mocks_or_their_realism(call, seen, tmp_path, arguments, step):
+    file = Workspace(tmp_path, "standard", "embedded").realism / "realism.parquet"
+    write_table(file, realism_rows(), "realism")
+    done = call(*arguments, "--force", "--data", str(tmp_path))
+    assert done.exit_code == 0, done.output
     assert (seen["name"], seen["force"]) == (step, True)
+    # scores are shown, also of a step that was up to date
+    assert ("All statistics" in done.output) == (step == "realism")
+    assert (str(file) in done.output) == (step == "realism")
 
 
 def test_evaluate_knows_nothing_else(call, seen):
