@@ -173,8 +173,8 @@ def write_remarks(workspace: Workspace, remarks: list[Remark]) -> None:
     """Say what was set aside in the log and in ``mock/remarks.parquet``, if there is any."""
     for remark in remarks:
         log.warning(
-            "mock: %d of item %s: %s (first: %s)",
-            remark.n, remark.item, remark.reason, remark.text,
+            "mock: %s %s: %d of them, the first: %s",
+            remark.item, remark.reason, remark.n, remark.text,
         )  # fmt: skip
     if remarks:
         columns = {name: [getattr(r, name) for r in remarks] for name in Remark.__annotations__}
