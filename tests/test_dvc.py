@@ -146,7 +146,7 @@ def test_repro_makes_everything_once_and_only_what_changed(clone):
 
     change(clone, "kappa", "0.175", "0.2")
     assert ran(repro()) == [
-        s.name for s in STEPS if s.name not in ("ingest", "select", "mock", "split")
+        s.name for s in STEPS if s.name not in ("ingest", "select", "mock", "population", "split")
     ]
     assert parquet(clone) != first
     change(clone, "kappa", "0.2", "0.175")
