@@ -392,7 +392,7 @@ def _cell(value: Any) -> str:
 
 @app.command(
     epilog=(
-        "Example: [bold]cmass calibrate --survey sdss[/bold] (20 minutes on two cores; an interrupted "
+        "Example: [bold]cmass calibrate --survey sdss[/bold] (23 minutes on two cores; an interrupted "
         "one goes on where it stopped).\n\n" + EXIT_CODES
     )
 )

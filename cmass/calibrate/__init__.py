@@ -133,12 +133,13 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
     found = fit.posterior(stand_in, covariance, generator(params.seed, "calibrate-fit"))
     half_range = (high - low) / 2
     start = np.array([value_of(params, n) for n in names])
+    here = dict(zip(names, start.tolist(), strict=True))
     places = {
         step: _rounded(values_at(params, u[0] + step * (found.best - u[0]))) for step in _STEPS
     }
     tables = _large_runs(
         workspace, params, "check",
-        {"before": dict(zip(names, start.tolist(), strict=True))}
+        {"before": here}
         | {f"after-{100 * step:.0f}": values for step, values in places.items()},
     )  # fmt: skip
     agreement = params.realism.agreement
@@ -150,7 +151,7 @@ def run(workspace: Workspace, params: Params, file: Path | None) -> Result:
     # The best of a few is better on the haloes that chose it: others say whether it is.
     chosen = _large_runs(
         workspace, params, "confirm",
-        {"before": dict(zip(names, start.tolist(), strict=True)), "after": places[step]},
+        {"before": here, "after": places[step]},
     )  # fmt: skip
     at_best = 2 * (best - low) / (high - low) - 1
     result = Result(
