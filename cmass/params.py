@@ -509,6 +509,36 @@ class InferParams(_Section):
     )
 
 
+class RivalTrainingParams(TrainParams):
+    """Training of the rivals' networks; CNN_3D is trained as `train` says."""
+
+    learning_rate: float = _f(1e-3, "Adam's first rate (Ho+2019: 1e-3)", gt=0)
+    learning_rate_final: float = _f(1e-5, "rate at the last epoch, cosine decay", ge=0)
+    batch_size: int = _f(50, "clusters per step (Ho+2019: 100)", ge=1)
+    epochs: int = _f(60, "most epochs", ge=1)
+    patience: int = _f(15, "epochs without gain before stopping", ge=1)
+    augment: bool = _f(True, "reflect what the mass does not depend on: v to -v, rotations")
+    seconds_max: float = _f(
+        3600.0, "longest training of any estimator, seconds: no other epoch begins", gt=0
+    )
+
+
+class RivalsParams(_Section):
+    """Other estimators of the mass, on the same mocks and the same clusters."""
+
+    estimators: tuple[str, ...] = _f((), "those that are fitted; none: every one there is")
+    seeds: tuple[int, ...] = _f(
+        (1,), "first weights and batches; 1 is the run's own seed, 2 the one after, and so on"
+    )
+    training: RivalTrainingParams = RivalTrainingParams()
+
+    @model_validator(mode="after")
+    def _seeds_count(self) -> RivalsParams:
+        if not self.seeds or min(self.seeds) < 1:
+            raise ValueError("seeds: at least one, counted from 1")
+        return self
+
+
 class StudyParams(_Section):
     """Studies of the simulator, at a size that many networks can be trained at."""
 
@@ -553,6 +583,7 @@ class Params(_Section):
     realism: RealismParams = RealismParams()
     calibrate: CalibrateParams = CalibrateParams()
     publish: PublishParams = PublishParams()
+    rivals: RivalsParams = RivalsParams()
     study: StudyParams = StudyParams()
 
     @model_validator(mode="after")
