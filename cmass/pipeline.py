@@ -176,7 +176,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/metrics.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
     ),
     Step(
         "infer",

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass import pretrained, seeds
-from cmass.evaluate import metrics
+from cmass.evaluate import calibration, metrics
 from cmass.headline import write_metrics
 from cmass.params import Params
 from cmass.posterior import cumulative_at, prediction_table
@@ -92,7 +92,7 @@ def calibration_table(
     by_dispersion: Array,
     n_members: NDArray[np.integer],
     groups: NDArray[np.integer],
-    curve: metrics.CoverageCurve,
+    curve: calibration.CoverageCurve,
     transform: Array,
     params: Params,
 ) -> pa.Table:
@@ -128,7 +128,7 @@ def calibration_table(
     for metric, level in (("coverage_68", 0.68268949), ("coverage_95", 0.95449974)):
 
         def covered(rows: metrics.Rows, level: float = level) -> float:
-            return float(metrics.interval_coverage(transform[rows], level)[0])
+            return float(calibration.interval_coverage(transform[rows], level)[0])
 
         error = bootstrap.error(covered, known)
         value = covered(np.flatnonzero(known)) if known.any() else float("nan")
@@ -211,10 +211,11 @@ def run(workspace: Workspace, params: Params) -> None:
     rows = pc.index_in(predictions["cluster_id"], value_set=clusters["cluster_id"].combine_chunks())
     (halo,) = to_numpy(clusters.take(rows), "halo_id")
     probabilities = bundle.density.posterior(predicted, bundle.edges)
-    curve = metrics.coverage_curve(
-        probabilities, bundle.edges, true, params.evaluate.coverage_levels
-    )
     transform = cumulative_at(probabilities, bundle.edges, true)
+    known = np.isfinite(transform)
+    rng = seeds.generator(params.seed, "evaluate-perfect")
+    perfect = calibration.perfect_like(transform[known], halo[known], rng)
+    curve = calibration.coverage_curve(transform[known], perfect, params.evaluate.coverage_levels)
     table = calibration_table(true, predicted, rival, members, halo, curve, transform, params)
     folder = workspace.evaluation
     write_table(folder / "predictions.parquet", predictions, "predictions")

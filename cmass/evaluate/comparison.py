@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from scipy.stats import poisson
 
 from cmass.columns import FLAGS
-from cmass.evaluate import Numbers, metrics
+from cmass.evaluate import Numbers, calibration, metrics
 from cmass.evaluate.forward import (
     Prediction,
     Ratios,
@@ -263,7 +263,7 @@ def add_truth(
         return
     transform = cumulative_at(posterior, edges, true)
     for metric, level in (("coverage_68", 1 - 2 * TAIL), ("coverage_95", 1 - 2 * ndtr(-2))):
-        value = float(metrics.interval_coverage(transform, level)[0])
+        value = float(calibration.interval_coverage(transform, level)[0])
         spread = np.sqrt(level * (1 - level) / transform.size)
         numbers.add(f"truth_{metric}", value, bin=survey, error=spread)
 

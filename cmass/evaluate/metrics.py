@@ -1,4 +1,4 @@
-"""Numbers that say how good masses are: residuals, coverage, scatter against richness.
+"""Numbers that say how good point estimates are: residuals, scatter against richness.
 
 Array kernels that know nothing of networks or files. The residual is the paper's
 epsilon = log10(M_true / M_pred): positive where the mass is underestimated.
@@ -7,14 +7,12 @@ epsilon = log10(M_true / M_pred): positive where the mass is underestimated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
-from scipy.stats import binom
 
-from cmass.posterior import TAIL, cumulative_at
+from cmass.posterior import TAIL
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -100,80 +98,6 @@ class Bootstrap:
     def error(self, statistic: Callable[[Rows], float], where: ArrayLike | None = None) -> float:
         """`errors` of a statistic that gives one number."""
         return float(self.errors(statistic, where)[0])
-
-
-@dataclass(frozen=True)
-class CoverageCurve:
-    """How often the truth lies in the central interval of a level.
-
-    Attributes
-    ----------
-    level, coverage : ndarray, shape (n_levels,)
-    low, high : ndarray, shape (n_levels,)
-        2.5 % and 97.5 % of what a perfect posterior gives for this many independent
-        clusters (binomial).
-    n : int
-        Clusters counted.
-    """
-
-    level: Array
-    coverage: Array
-    low: Array
-    high: Array
-    n: int
-
-    @property
-    def largest_error(self) -> float:
-        """Largest |coverage - level|."""
-        return float(np.abs(self.coverage - self.level).max())
-
-    @property
-    def expected_error(self) -> float:
-        """Mean |coverage - level| over the levels."""
-        return float(np.abs(self.coverage - self.level).mean())
-
-
-def interval_coverage(transform: ArrayLike, level: ArrayLike) -> Array:
-    """Part of the clusters whose truth lies in the central interval of each level.
-
-    Parameters
-    ----------
-    transform : array_like, shape (n,)
-        Posterior probability below the truth (probability integral transform).
-    level : array_like, shape (n_levels,)
-
-    Returns
-    -------
-    ndarray, shape (n_levels,)
-    """
-    depth = 2 * np.abs(np.asarray(transform, float) - 0.5)
-    return np.array([(depth <= x).mean() for x in np.atleast_1d(level)])
-
-
-def coverage_curve(
-    probabilities: Array, edges: Array, truth: ArrayLike, levels: int
-) -> CoverageCurve:
-    """Coverage of central intervals at equally spaced levels (paper, Fig. 6).
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (n, n_bins)
-        Posteriors; rows of NaN (no posterior) do not count.
-    edges : ndarray, shape (n_bins + 1,)
-    truth : array_like, shape (n,)
-        True values in the unit of `edges`.
-    levels : int
-        Number of levels, between 0 and 1 exclusive.
-    """
-    transform = cumulative_at(probabilities, edges, truth)
-    transform = transform[np.isfinite(transform)]
-    level = np.arange(1, levels + 1) / (levels + 1)
-    n = transform.size
-    if n == 0:
-        nothing = np.full(levels, np.nan)
-        return CoverageCurve(level, nothing, nothing, nothing, 0)
-    low, high = (binom.ppf(q, n, level) / n for q in (0.025, 0.975))
-    return CoverageCurve(level, interval_coverage(transform, level), low, high, n)
 
 
 def fit_richness_scatter(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from cmass.columns import TABLES
-from cmass.evaluate import metrics
+from cmass.evaluate import calibration, metrics
 from cmass.evaluate.forward import pull
 from cmass.mock.ingredients import EVERYTHING
 from cmass.posterior import TAIL
@@ -136,7 +136,7 @@ def _coverage(table: pa.Table) -> dict[str, float]:
     levels = {"coverage_68": 1 - 2 * TAIL, "coverage_95": 1 - 2 * ndtr(-2)}
     if not known.size:  # no prediction lies where the network has posteriors
         return {}
-    return {n: float(metrics.interval_coverage(known, v)[0]) for n, v in levels.items()}
+    return {n: float(calibration.interval_coverage(known, v)[0]) for n, v in levels.items()}
 
 
 def _width(table: pa.Table) -> dict[str, float]:
