@@ -874,6 +874,32 @@ _COLUMNS += [
        nullable=True),
 ]  # fmt: skip
 
+_COLUMNS += [
+    # --- X-ray clusters (MCXC-II) and their matches
+    _c("xray_name", "string", "", "meta.id", "Name of the X-ray cluster (MCXC-II)"),
+    _c("xray_other_name", "string", "", "meta.id", "Another name of the X-ray cluster",
+       nullable=True),
+    _c("xray_catalogue", "string", "", "meta.id", "X-ray survey that the cluster comes from",
+       nullable=True),
+    _c("m500_h70_msun", "float64", "Msun", "phys.mass",
+       "X-ray M500c as published, for H0 = 70 km/s/Mpc", 0, open_minimum=True),
+    _c("m500_h70_err_lower_msun", "float64", "Msun", "stat.error;phys.mass",
+       "Lower error of m500_h70_msun, of the X-ray flux alone", 0, nullable=True),
+    _c("m500_h70_err_upper_msun", "float64", "Msun", "stat.error;phys.mass",
+       "Upper error of m500_h70_msun, of the X-ray flux alone", 0, nullable=True),
+    _c("l500_h70_erg_s", "float64", "erg/s", "phys.luminosity;em.X-ray",
+       "X-ray luminosity inside R500, 0.1-2.4 keV, as published, for H0 = 70 km/s/Mpc", 0,
+       open_minimum=True),
+    _c("r500_h70_mpc", "float64", "Mpc", "phys.size.radius",
+       "X-ray R500c as published, proper, for H0 = 70 km/s/Mpc", 0, open_minimum=True),
+    _c("log10_m500c_xray", "float64", "log10(Msun/h)", "phys.mass",
+       "log10 of the X-ray M500c, with h⁻¹", 5, 20),
+    _c("log10_m500c_xray_err_lower", "float64", "dex", "stat.error;phys.mass",
+       "Lower error of log10_m500c_xray", 0, nullable=True),
+    _c("log10_m500c_xray_err_upper", "float64", "dex", "stat.error;phys.mass",
+       "Upper error of log10_m500c_xray", 0, nullable=True),
+]  # fmt: skip
+
 #: Every column by name.
 COLUMNS: dict[str, Column] = {c.name: c for c in _COLUMNS}
 if len(COLUMNS) != len(_COLUMNS):
@@ -914,6 +940,14 @@ _TABLES = [
         "raw_footprint",
         "One cap of a mangle polygon of the survey's window",
         "polygon_id cap_x cap_y cap_z cap_cm",
+    ),
+    _table(
+        "xray_clusters",
+        "One X-ray cluster of MCXC-II, as published, and its mass with h⁻¹",
+        "xray_name xray_other_name xray_catalogue ra dec z m500_h70_msun m500_h70_err_lower_msun "
+        "m500_h70_err_upper_msun l500_h70_erg_s r500_h70_mpc log10_m500c_xray "
+        "log10_m500c_xray_err_lower log10_m500c_xray_err_upper",
+        "xray_name",
     ),
     _table(
         "quarantine",

@@ -19,6 +19,7 @@ from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN, Cosmology
 from cmass.errors import InputError
 from cmass.tables import to_numpy
 
+log = logging.getLogger(__name__)
 #: Largest deviation of the median mass from that of its radius.
 MASS_RATIO_TOLERANCE = 0.10
 #: pandas types that hold each Arrow type with missing values, and their names for it.
@@ -89,6 +90,38 @@ def check_units(table: pa.Table, cosmology: Cosmology, h: float, file: str | Non
             f"that r{name} gives ({name.replace('p', '.')}/2 H(z)² r³/G with h = 1)",
             file=file, column=f"m{name}_msun_h, r{name}_mpc_h", value=round(ratio, 3),
             remedy=guess,
+        )  # fmt: skip
+
+
+def check_xray_units(table: pa.Table, file: str | None = None) -> None:
+    """Raise `InputError` where the masses of table xray_clusters do not fit its radii.
+
+    M500 = 250 H(z)² R500³ / G in the catalogue's own cosmology, by definition; a factor of h
+    lost from either shows as 0.7 or 0.7³.
+
+    Parameters
+    ----------
+    table : pa.Table
+    file : str, optional
+        For the error.
+    """
+    from cmass.ingest.xray import H70, OMEGA_M
+
+    mass, radius, z = to_numpy(table, "m500_h70_msun", "r500_h70_mpc", "z")
+    hubble = 100 * H70 * np.sqrt(OMEGA_M * (1 + z) ** 3 + 1 - OMEGA_M)
+    ratio = mass / (250 * hubble**2 * radius**3 / GRAVITY_MPC_KM2_S2_MSUN)
+    median = float(np.median(ratio))
+    if abs(median - 1) > MASS_RATIO_TOLERANCE:
+        raise InputError(
+            f"X-ray masses do not fit their radii: the median M500 is {median:.3g} times 250 H(z)² "
+            "R500³/G with H0 = 70 km/s/Mpc",
+            file=file, column="m500_h70_msun, r500_h70_mpc", value=round(median, 3),
+            remedy="M500 is in 10^14 Msun and R500 in Mpc, both without h; check the units",
+        )  # fmt: skip
+    for row in np.flatnonzero(np.abs(ratio - 1) > MASS_RATIO_TOLERANCE):
+        log.warning(
+            "%s: M500 of %s is %.2f times what its R500 gives; both are kept as they stand",
+            file or "X-ray clusters", table["xray_name"][int(row)].as_py(), ratio[row],
         )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Workspace:
     @property
     def raw(self) -> Path:
         """ingest: clusters.parquet, galaxies.parquet, footprint.parquet, provenance.json
-        (and truth.parquet for the embedded survey)."""
+        (and truth.parquet for the embedded survey, xray.parquet for sdss)."""
         return self.home / self.survey / "raw"
 
     @property

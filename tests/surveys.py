@@ -64,6 +64,57 @@ def catalogue(n: int = 30, h_mass: float = 1.0, h_radius: float = 1.0) -> list[d
     return rows
 
 
+def xray_catalogue(n: int = 20, near: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """`n` X-ray clusters under VizieR's column names; masses from radii by astropy.
+
+    The first ones lie 1' north of the clusters `near`, at their redshifts.
+    """
+    from astropy.cosmology import FlatLambdaCDM
+
+    background = FlatLambdaCDM(H0=70, Om0=0.3)
+    rng = np.random.default_rng(6)
+    rows: list[dict[str, Any]] = []
+    for number in range(n):
+        z = rng.uniform(0.03, 0.3)
+        ra, dec = rng.uniform(0, 40), rng.uniform(0, 30)
+        if near is not None and number < len(near):
+            ra, dec, z = (
+                near[number]["RAJ2000"],
+                near[number]["DEJ2000"] + 1 / 60,
+                near[number]["z"],
+            )
+        r = rng.uniform(0.5, 1.3)
+        m = 4 / 3 * math.pi * r**3 * 500 * background.critical_density(z).to_value("solMass/Mpc3")
+        rows.append(
+            {
+                "recno": number + 1,
+                "MCXC": f"MCXC J{number:04d}.0+0000",
+                "OName": f"A{number}",
+                "AName": f"Abell, {number}" if number % 3 else "",
+                "RAJ2000": round(ra, 4),
+                "DEJ2000": round(dec, 4),
+                "Cat": "NORAS/REFLEX",
+                "z": round(z, 4),
+                "L500": round(rng.uniform(0.1, 9), 3),
+                "R500": round(r, 4),
+                "M500": round(m / 1e14, 4),
+                "e_M500": round(0.1 * m / 1e14, 4),
+                "E_M500": round(0.12 * m / 1e14, 4),
+            }
+        )
+    return rows
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """The rows as comma-separated text, quoted as the VizieR's TAP service does."""
+    lines = [",".join(rows[0])]
+    for row in rows:
+        lines.append(
+            ",".join(f'"{v}"' if isinstance(v, str) and v else str(v) for v in row.values())
+        )
+    return "\n".join(lines) + "\n"
+
+
 def dat_text(rows: list[dict[str, Any]]) -> str:
     """The rows as ``galwcls.dat``."""
     return "".join("|".join(f"{value:>12}" for value in row.values()) + "\n" for row in rows)
@@ -149,6 +200,7 @@ class Archive:
     limit: int = 10**9
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    xray: str = ""
 
     def fail(self, path: str, *faults: str) -> None:
         """Queue `faults` for the next answers at `path`."""
@@ -156,7 +208,8 @@ class Archive:
 
     def answer(self, path: str, query: dict[str, list[str]]) -> str:
         if path == "/viz":
-            return self.tsv if query["-source"] == ["J/ApJS/246/2/galwcls"] else "#*** no table\n"
+            tables = {"J/ApJS/246/2/galwcls": self.tsv, "J/A+A/688/A187/mcxcii": self.xray}
+            return tables.get(query["-source"][0]) or "#*** no table\n"
         if path == "/window.ply":
             return self.window
         command = query["cmd"][0]

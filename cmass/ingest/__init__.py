@@ -31,8 +31,8 @@ def run(workspace: Workspace, params: Params) -> None:
     import pyarrow as pa
 
     from cmass import cosmology, expectations
+    from cmass.ingest import galweight, xray
     from cmass.ingest.footprint import Footprint
-    from cmass.ingest.galweight import N_CLUSTERS
     from cmass.ingest.source_table import sift
     from cmass.ingest.sources import choose_source
     from cmass.tables import file_digest, write_json, write_table
@@ -40,8 +40,12 @@ def run(workspace: Workspace, params: Params) -> None:
     source = choose_source(workspace, params)
     _log.info("survey %s by the %s route", params.survey, source.route)
     files = {"raw_clusters": "clusters", "raw_galaxies": "galaxies", "raw_footprint": "footprint",
-             "survey_truth": "truth"}  # fmt: skip
-    given = [source.footprint(), source.clusters(), source.galaxies(), source.truth()]
+             "survey_truth": "truth", "xray_clusters": "xray"}  # fmt: skip
+    published = {"raw_clusters": ("GalWCat19", galweight.N_CLUSTERS),
+                 "xray_clusters": ("MCXC-II", xray.N_CLUSTERS)}  # fmt: skip
+    given = [
+        source.footprint(), source.clusters(), source.galaxies(), source.truth(), source.xray()
+    ]  # fmt: skip
     tables: dict[str, pa.Table] = {}
     set_aside: list[pa.Table] = []
     provenance: dict[str, Any] = {}
@@ -66,9 +70,12 @@ def run(workspace: Workspace, params: Params) -> None:
         if one.name == "raw_clusters":
             background = cosmology.from_params(params.cosmology)
             expectations.check_units(table, background, params.cosmology.h, one.file)
-            if source.route != "embedded" and one.n_rows != N_CLUSTERS:
-                _log.warning("%s holds %d clusters; GalWCat19 as published has %d",
-                             one.file, one.n_rows, N_CLUSTERS)  # fmt: skip
+        if one.name == "xray_clusters":
+            expectations.check_xray_units(table, one.file)
+        catalogue, n = published.get(one.name, ("", one.n_rows))
+        if source.route != "embedded" and one.n_rows != n:
+            _log.warning("%s holds %d clusters; %s as published has %d",
+                         one.file, one.n_rows, catalogue, n)  # fmt: skip
 
     measured = Footprint.from_table(tables["raw_footprint"]).area_deg2()
     provenance["footprint"]["area_deg2_measured"] = round(measured, 3)
@@ -80,6 +87,9 @@ def run(workspace: Workspace, params: Params) -> None:
     results = expectations.validate(tables)
     write_json(workspace.raw / "expectations.json", results)
     expectations.require(results)
+    for name, file in files.items():
+        if name not in tables:  # another source of the same survey may have had it
+            (workspace.raw / f"{file}.parquet").unlink(missing_ok=True)
     write_table(workspace.raw / "quarantine.parquet", pa.concat_tables(set_aside), "quarantine")
     for name, table in tables.items():
         path = workspace.raw / f"{files[name]}.parquet"

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmass.errors import InputError, SourceError
-from cmass.ingest import galweight, sdss
+from cmass.ingest import galweight, sdss, xray
 from cmass.ingest.footprint import Footprint, MangleFile, read_mangle
 from cmass.ingest.http import DamagedError, Download, Downloader
 from cmass.ingest.source_table import SourceTable
@@ -45,6 +45,11 @@ _FOOTPRINT = {
     "ApJS 193, 29 (SDSS DR8)",
     "licence": "public domain with acknowledgement (SDSS data release policy)",
 }
+_XRAY = {
+    "producer": "T. Sadibekova et al.; CDS VizieR J/A+A/688/A187",
+    "citation": xray.CITATION,
+    "licence": "free use in a scientific context with citation (VizieR rules of usage)",
+}
 _EMBEDDED = {
     "producer": "cmass, the embedded simulator (cmass/mock)",
     "citation": "the CITATION.cff of cmass",
@@ -71,6 +76,10 @@ class Source(Protocol):
 
     def truth(self) -> SourceTable | None:
         """Table survey_truth, for a survey whose truth is known."""
+        ...
+
+    def xray(self) -> SourceTable | None:
+        """Table xray_clusters, where the source has X-ray clusters to compare with."""
         ...
 
 
@@ -123,12 +132,17 @@ class EmbeddedSource:
         """The masses that the simulator gave the clusters."""
         return self._table("survey_truth")
 
+    def xray(self) -> None:
+        """The simulator has no gas."""
+        return None
+
 
 class MirrorSource:
     """A folder with the files of the catalogues.
 
     ``galwcat19/galwcls.*`` (.dat, .tsv, .vot, .xml, .fits), one ``sdss/*.parquet`` and one
-    ``sdss/*.ply`` or ``.ply.gz``.
+    ``sdss/*.ply`` or ``.ply.gz``; if wanted, MCXC-II as ``reference/mcxc2*`` (.csv, .tsv, .vot,
+    .xml, .fits).
 
     Parameters
     ----------
@@ -183,6 +197,20 @@ class MirrorSource:
     def truth(self) -> None:
         """Nobody knows."""
         return None
+
+    def xray(self) -> SourceTable | None:
+        """MCXC-II in any of its formats; None where the mirror has none."""
+        patterns = [f"reference/mcxc2*.{s}" for s in xray.SUFFIXES]
+        if not any(path for pattern in patterns for path in self.folder.glob(pattern)):
+            _log.warning(
+                "the mirror %s has no MCXC-II (%s): masses will not be compared with X-ray masses",
+                self.folder, patterns[0],
+            )  # fmt: skip
+            return None
+        path = self._find("MCXC-II", *patterns)
+        table = xray.read(path)
+        table.provenance = self._provenance(path, _XRAY)
+        return table
 
 
 class RowLimitError(Exception):
@@ -305,6 +333,19 @@ class NetworkSource:
     def truth(self) -> None:
         """Nobody knows."""
         return None
+
+    def xray(self) -> SourceTable:
+        """MCXC-II from VizieR."""
+        query = {"-source": xray.VIZIER_TABLE, "-out": "**", "-out.max": "unlimited"}
+
+        def check(path: Path) -> None:
+            with _damage_is_passing():
+                xray.read_tsv(path)
+
+        got = self._http.fetch(self._settings.vizier_url, query, check)
+        table = xray.read_tsv(got.path)
+        table.file, table.provenance = got.url, _retrieved(_XRAY, [got])
+        return table
 
 
 class _damage_is_passing:

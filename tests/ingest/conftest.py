@@ -17,13 +17,16 @@ from tests.surveys import (
     galaxy_rows,
     tsv_text,
     window_text,
+    xray_catalogue,
 )
 
 
 @pytest.fixture
 def archive() -> Iterator[Archive]:
     """A server on this machine that speaks like VizieR, SkyServer and the SDSS archive."""
-    held = Archive(tsv_text(catalogue()), window_text(), galaxy_rows())
+    held = Archive(
+        tsv_text(catalogue()), window_text(), galaxy_rows(), xray=tsv_text(xray_catalogue())
+    )
     handler = type("Handler", (ArchiveHandler,), {"archive": held})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

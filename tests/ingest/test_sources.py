@@ -17,13 +17,20 @@ from cmass.workspace import Workspace
 from tests.surveys import (
     REPOSITORY,
     catalogue,
+    csv_text,
     dat_text,
     galaxy_rows,
     tsv_text,
     window_text,
+    xray_catalogue,
 )
 
-NAMES = {"clusters": "raw_clusters", "galaxies": "raw_galaxies", "footprint": "raw_footprint"}
+NAMES = {
+    "clusters": "raw_clusters",
+    "galaxies": "raw_galaxies",
+    "footprint": "raw_footprint",
+    "xray": "xray_clusters",
+}
 
 
 @pytest.fixture
@@ -31,9 +38,12 @@ def workspace(tmp_path):
     return Workspace(tmp_path / "data", "standard", "sdss")
 
 
-def make_mirror(folder, rows=None):
+def make_mirror(folder, rows=None, xray=True):
     """A mirror with the same content as the local archive."""
-    (folder / "galwcat19").mkdir(parents=True)
+    if xray:
+        (folder / "reference").mkdir(parents=True)
+        (folder / "reference" / "mcxc2_of_somebody.csv").write_text(csv_text(xray_catalogue()))
+    (folder / "galwcat19").mkdir(parents=True, exist_ok=True)
     (folder / "sdss").mkdir()
     (folder / "galwcat19" / "galwcls.dat").write_text(dat_text(rows or catalogue()))
     (folder / "sdss" / "window.ply").write_text(window_text())
@@ -73,7 +83,7 @@ def test_the_route_follows_the_parameters(workspace, tmp_path):
 def test_network(workspace, network_params, archive):
     """Everything arrives, typed, in spite of a fault on every path."""
     archive.fail("/window.ply", "500", "truncate")
-    archive.fail("/viz", "html", "cut")
+    archive.fail("/viz", "html", "cut", "", "truncate", "500", "cut")
     archive.fail("/sql", "drop", "500", "", "cut-at-line", "", "html")
     ingest.run(workspace, network_params)
     tables = raw(workspace)
@@ -158,6 +168,28 @@ def test_a_server_without_the_columns(workspace, network_params, archive):
     assert len(archive.asked) == 1
 
 
+def test_a_server_without_x_ray_masses(workspace, network_params, archive):
+    archive.xray = archive.xray.replace("M500", "Q500")
+    with pytest.raises(InputError, match="lacks columns") as raised:
+        source(workspace, network_params).xray()
+    assert raised.value.column == "M500, e_M500, E_M500"
+    archive.xray = ""
+    with pytest.raises(SourceError, match="no usable answer in 4 tries.*no table"):
+        source(workspace, network_params).xray()
+
+
+def test_a_mirror_without_x_ray_clusters(tmp_path, workspace, caplog):
+    """Older mirrors: a remark, and nothing else changes; what another mirror left is removed."""
+    ingest.run(workspace, mirror_params(make_mirror(tmp_path / "with")))
+    clusters = (workspace.raw / "clusters.parquet").read_bytes()
+    assert (workspace.raw / "xray.parquet").exists() and "no MCXC-II" not in caplog.text
+    ingest.run(workspace, mirror_params(make_mirror(tmp_path / "without", xray=False)))
+    assert "no MCXC-II (reference/mcxc2*.csv): masses will not be compared" in caplog.text
+    assert not (workspace.raw / "xray.parquet").exists()
+    assert (workspace.raw / "clusters.parquet").read_bytes() == clusters
+    assert "xray" not in read_json(workspace.raw / "provenance.json")["products"]
+
+
 def test_a_server_with_no_galaxies(workspace, network_params, archive):
     archive.galaxies = [dict(g, z=0.9) for g in archive.galaxies]
     with pytest.raises(SourceError, match="no galaxy at all"):
@@ -171,6 +203,7 @@ def test_mirror_equals_network(tmp_path, workspace, network_params):
     ingest.run(other, mirror_params(make_mirror(tmp_path / "mirror")))
     assert raw(workspace)["clusters"].equals(raw(other)["clusters"])
     assert raw(workspace)["footprint"].equals(raw(other)["footprint"])
+    assert raw(workspace)["xray"].equals(raw(other)["xray"])
     for column in ("ra", "dec", "z"):
         assert (
             sorted(raw(workspace)["galaxies"][column].to_pylist())
