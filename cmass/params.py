@@ -523,6 +523,32 @@ class RivalTrainingParams(TrainParams):
     )
 
 
+class FlowParams(RivalTrainingParams):
+    """The normalising flow on counts in (R, |v|)."""
+
+    batch_size: int = _f(128, "clusters per step", ge=1)
+    epochs: int = _f(40, "most epochs", ge=1)
+    patience: int = _f(8, "epochs without gain before stopping", ge=1)
+    augment: bool = _f(False, "its counts know no orientation")
+    components: int = _f(24, "principal components of the counts that it reads", ge=1)
+    layers: int = _f(2, "layers of the flow", ge=1)
+    knots: int = _f(8, "knots of its rational-quadratic splines", ge=2)
+    width: int = _f(48, "units of the two hidden layers that set the splines", ge=1)
+
+
+class DeepSetsParams(RivalTrainingParams):
+    """The permutation-invariant network with a mixture posterior."""
+
+    batch_size: int = _f(64, "clusters per step", ge=1)
+    epochs: int = _f(40, "most epochs", ge=1)
+    patience: int = _f(10, "epochs without gain before stopping", ge=1)
+    augment: bool = _f(False, "its features know no orientation")
+    width: int = _f(64, "units of the layers that read one galaxy", ge=1)
+    components: int = _f(4, "Gaussians of the mixture", ge=1)
+    dropout: float = _f(0.1, "part of the pooled units that a step leaves out", ge=0, lt=1)
+    members: int = _f(3, "networks whose mixtures are averaged", ge=1)
+
+
 class RivalsParams(_Section):
     """Other estimators of the mass, on the same mocks and the same clusters."""
 
@@ -531,6 +557,8 @@ class RivalsParams(_Section):
         (1,), "first weights and batches; 1 is the run's own seed, 2 the one after, and so on"
     )
     training: RivalTrainingParams = RivalTrainingParams()
+    flow: FlowParams = FlowParams()
+    deepsets: DeepSetsParams = DeepSetsParams()
 
     @model_validator(mode="after")
     def _seeds_count(self) -> RivalsParams:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,20 @@ log = logging.getLogger(__name__)
 
 #: Inputs of a network, one array each, all of the same length.
 Inputs = Sequence[NDArray[Any]]
+
+
+class Batches(Protocol):
+    """Inputs that are no arrays of equal length: lists of galaxies, made into batches."""
+
+    def __len__(self) -> int:
+        """Clusters."""
+        ...
+
+    def batch(self, rows: NDArray[np.integer]) -> Inputs:
+        """Inputs of the network for some clusters."""
+        ...
+
+
 #: What changes the inputs of a batch without changing its targets.
 Augment = Callable[[Inputs, np.random.Generator], Inputs]
 
@@ -51,8 +65,8 @@ class Progress(State):
 
 def fit(
     build: Callable[[], keras.Model],
-    train: tuple[Inputs, NDArray[Any]],
-    validation: tuple[Inputs, NDArray[Any]],
+    train: tuple[Inputs | Batches, NDArray[Any]],
+    validation: tuple[Inputs | Batches, NDArray[Any]],
     how: RivalTrainingParams,
     seed: int,
     work: Path,
@@ -69,7 +83,7 @@ def fit(
     build : callable
         Makes the network with fresh weights; called once Keras is seeded.
     train, validation : (inputs, targets)
-        Arrays of equal length; one input array for each input of the network.
+        Arrays of equal length; one input array for each input of the network, or `Batches`.
     how : RivalTrainingParams
     seed : int
         Of first weights, batches and what `augment` draws.
@@ -117,16 +131,14 @@ def fit(
         order = random.permutation(n)[: n // size * size]
         total = 0.0
         for rows in order.reshape(-1, size):
-            batch: Inputs = [x[rows] for x in inputs]
+            batch = _batch(inputs, rows)
             if augment is not None and how.augment:
                 batch = augment(batch, random)
             total += float(model.train_on_batch(_given(batch), targets[rows]))
             model.reset_metrics()
         progress.epoch += 1
         progress.loss.append(total / (n // size))
-        progress.val_loss.append(
-            float(model.evaluate(_given(validation[0]), validation[1], size, verbose=0))
-        )
+        progress.val_loss.append(_mean_loss(model, *validation, size))
         progress.learning_rate.append(rate)
         if progress.best_epoch == progress.epoch:
             best = model.get_weights()
@@ -148,18 +160,38 @@ def fit(
     return model, progress
 
 
-def predict(model: keras.Model, inputs: Inputs, batch_size: int = 500) -> NDArray[np.float64]:
-    """Outputs (n, …) of a network; no inputs give no outputs."""
-    if not len(inputs[0]):
-        return np.empty((0, *model.output_shape[1:]))
-    out = []
-    for start in range(0, len(inputs[0]), batch_size):
-        part = [x[start : start + batch_size] for x in inputs]
+def predict(
+    model: keras.Model, inputs: Inputs | Batches, batch_size: int = 500
+) -> NDArray[np.float64]:
+    """Outputs (n, units) of a network for all clusters."""
+    n = _count(inputs)
+    out = [np.empty((0, model.layers[-1].units))]  # its last layer is dense
+    for start in range(0, n, batch_size):
+        own = np.arange(start, min(start + batch_size, n))
         # Batches of one shape: the last one is filled up, and sums have one order.
-        full = [np.resize(x, (batch_size, *x.shape[1:])) for x in part]
-        values = np.asarray(model.predict_on_batch(_given(full)), np.float64)
-        out.append(values[: len(part[0])])
+        full = _batch(inputs, np.resize(own, batch_size))
+        out.append(np.asarray(model.predict_on_batch(_given(full)), np.float64)[: own.size])
     return np.concatenate(out)
+
+
+def _count(inputs: Inputs | Batches) -> int:
+    return len(inputs[0]) if isinstance(inputs, Sequence) else len(inputs)
+
+
+def _batch(inputs: Inputs | Batches, rows: NDArray[np.integer]) -> Inputs:
+    return [x[rows] for x in inputs] if isinstance(inputs, Sequence) else inputs.batch(rows)
+
+
+def _mean_loss(
+    model: keras.Model, inputs: Inputs | Batches, targets: NDArray[Any], size: int
+) -> float:
+    total = 0.0
+    for start in range(0, len(targets), size):
+        rows = np.arange(start, min(start + size, len(targets)))
+        loss = model.test_on_batch(_given(_batch(inputs, rows)), targets[rows])
+        total += float(loss) * rows.size
+        model.reset_metrics()
+    return total / len(targets)
 
 
 def _given(inputs: Inputs) -> Any:

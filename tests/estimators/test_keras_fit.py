@@ -94,4 +94,4 @@ def test_a_prediction_does_not_depend_on_its_company(data, tmp_path):
     x = data[0][0][0]
     together = keras_fit.predict(model, [x], batch_size=64)
     np.testing.assert_array_equal(together[100:107], keras_fit.predict(model, [x[100:107]], 64))
-    assert keras_fit.predict(model, [x[:0]]).shape == (0, 1)
+    assert keras_fit.predict(model, [x[:0]], 64).shape == (0, 1)
