@@ -898,6 +898,24 @@ _COLUMNS += [
        "Lower error of log10_m500c_xray", 0, nullable=True),
     _c("log10_m500c_xray_err_upper", "float64", "dex", "stat.error;phys.mass",
        "Upper error of log10_m500c_xray", 0, nullable=True),
+    _c("xray_z", "float64", "", "src.redshift", "Redshift of the X-ray cluster", 0, 2,
+       open_minimum=True),
+    _c("separation_mpc_h", "float64", "Mpc/h", "pos.angDistance",
+       "Projected distance of the two centres, proper, at the cluster's redshift", 0),
+    _c("velocity_offset_km_s", "float64", "km/s", "spect.dopplerVeloc",
+       "c (z_xray - z)/(1 + z)"),
+    _c("accepted", "bool", "", "meta.code",
+       "A match: no closer pair has either of the two clusters"),
+    _c("ambiguous", "bool", "", "meta.code",
+       "Another pair within the limits has one of the two clusters"),
+    _c("log10_m200c_xray", "float64", "log10(Msun/h)", "phys.mass",
+       "log10 of the X-ray M200c: M500c by an NFW profile", 5, 20),
+    _c("log10_m200c_xray_err_lower", "float64", "dex", "stat.error;phys.mass",
+       "Lower error of log10_m200c_xray: X-ray flux and concentration", 0, nullable=True),
+    _c("log10_m200c_xray_err_upper", "float64", "dex", "stat.error;phys.mass",
+       "Upper error of log10_m200c_xray: X-ray flux and concentration", 0, nullable=True),
+    _c("log10_m200c_xray_conversion_err", "float64", "dex", "stat.error;phys.mass",
+       "Error of log10_m200c_xray from the scatter of concentrations", 0),
 ]  # fmt: skip
 
 #: Every column by name.
@@ -1050,6 +1068,16 @@ _TABLES = [
         "mass_function",
         "Number density of clusters at one mass, by one estimator",
         "log10_m200c estimator density_h3_mpc3_dex density_low density_high",
+    ),
+    _table(
+        "xray_matches",
+        "One cluster and one X-ray cluster within the limits of the cross-match",
+        "cluster_id xray_name z xray_z separation_mpc_h velocity_offset_km_s accepted ambiguous "
+        "log10_m500c_xray log10_m200c_xray log10_m200c_xray_err_lower log10_m200c_xray_err_upper "
+        "log10_m200c_xray_conversion_err log10_m200c log10_m200c_p16 log10_m200c_p50 "
+        "log10_m200c_p84 log10_m200c_hmf_p50 log10_m200c_dispersion log10_m200_galweight "
+        "log10_m200_galweight_err flag",
+        "cluster_id xray_name",
     ),
     _table(
         "population_masses",

@@ -1,4 +1,4 @@
-"""infer: masses and posteriors of a survey's clusters, and what they say beside GalWeight's."""
+"""infer: masses and posteriors of a survey's clusters, beside GalWeight's and X-ray masses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from cmass import cosmology, pretrained, seeds
 from cmass.columns import FLAGS
-from cmass.evaluate import Numbers
+from cmass.evaluate import Numbers, external
 from cmass.evaluate.comparison import (
     Comparison,
     add_comparison,
@@ -353,8 +353,8 @@ def haloes_above(
 def run(workspace: Workspace, params: Params) -> None:
     """Estimate the masses of the selected clusters and compare them with GalWeight's.
 
-    Writes `masses/masses.parquet`, `comparison.parquet`, `mass_function.parquet` and
-    `offsets.parquet`.
+    Writes `masses/masses.parquet`, `comparison.parquet`, `mass_function.parquet`,
+    `offsets.parquet` and, where ingest found X-ray clusters, `xray_matches.parquet`.
     """
     bundle = pretrained.from_workspace(workspace, params)
     clusters = read_table(workspace.selected / "clusters.parquet", "clusters")
@@ -404,6 +404,11 @@ def run(workspace: Workspace, params: Params) -> None:
         "point": (to_numpy(population, "log10_m200c")[0], mocks.count),
         "galweight": against.expected_reference(),
     }
+    by_xray = external.compare(
+        workspace, params, masses, clusters, {}, seeds.generator(params.seed, "infer-xray")
+    )
+    if by_xray is not None:
+        comparison = pa.concat_tables([comparison, by_xray])
     function = mass_function_table(by_estimator, area, median_z, params, expected)
     folder = workspace.masses
     write_table(folder / "masses.parquet", masses, "masses")

@@ -23,7 +23,7 @@ def _colossus(parameters: CosmologyParams):
     )  # fmt: skip
 
 
-def _with_current(parameters: CosmologyParams) -> None:
+def with_current(parameters: CosmologyParams) -> None:
     from colossus.cosmology import cosmology
 
     cosmology.setCurrent(_colossus(parameters))
@@ -47,7 +47,7 @@ def mass_function(log10_m200c: ArrayLike, z: float, parameters: CosmologyParams)
     """
     from colossus.lss import mass_function as lss
 
-    _with_current(parameters)
+    with_current(parameters)
     m = 10 ** np.asarray(log10_m200c, float)
     per_ln = lss.massFunction(m, z, mdef="200c", model="tinker08", q_in="M", q_out="dndlnM")
     return np.asarray(per_ln) * np.log(10)
@@ -67,7 +67,7 @@ def halo_bias(log10_m200c: ArrayLike, z: float, parameters: CosmologyParams) -> 
     """Linear bias of haloes of M200c (Tinker+2010), shape of `log10_m200c`."""
     from colossus.lss import bias
 
-    _with_current(parameters)
+    with_current(parameters)
     m = 10 ** np.asarray(log10_m200c, float)
     return np.asarray(bias.haloBias(m, z, mdef="200c", model="tinker10"))
 

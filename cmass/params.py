@@ -486,6 +486,27 @@ class CalibrateParams(_Section):
     model_error: float = _f(0.05, "relative error of any simulator, beside all others", ge=0)
 
 
+class XrayParams(_Section):
+    """Cross-match with X-ray clusters, and their masses."""
+
+    radius_mpc_h: float = _f(1.0, "largest distance of the centres, projected, proper Mpc/h", gt=0)
+    velocity_km_s: float = _f(1500.0, "largest difference of the redshifts, km/s", gt=0)
+    sky_shifts_deg: tuple[float, ...] = _f(
+        (-60, -50, -40, -30, -20, -10, 10, 20, 30, 40, 50, 60),
+        "turns of the X-ray catalogue in right ascension that count chance matches, deg",
+    )
+    concentration_model: str = _f(
+        "diemer19", "concentration-mass relation from M500c to M200c, by its name in colossus"
+    )
+    concentration_scatter_dex: float = _f(0.16, "its scatter, dex (Diemer & Joyce 2019)", ge=0)
+    complete_log10_m200c: float = _f(
+        14.3,
+        "X-ray surveys hold all clusters above, log10 Msun/h: their flux limit at 250 Mpc/h "
+        "(14.1) and 2 sigma of the luminosity-mass relation",
+    )
+    bootstrap_rounds: int = _f(1000, "resamples of clusters behind the errors", ge=10)
+
+
 class InferParams(_Section):
     """Masses of a survey's clusters."""
 
@@ -507,6 +528,7 @@ class InferParams(_Section):
     count_above_log10_m200c: tuple[float, ...] = _f(
         (14.0, 14.2, 14.4, 14.6), "clusters are counted above, log10 Msun/h"
     )
+    xray: XrayParams = XrayParams()
 
 
 class RivalTrainingParams(TrainParams):

@@ -190,7 +190,7 @@ STEPS: tuple[Step, ...] = (
             w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "evaluate/comparison.py", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py"),
+        sources=("infer.py", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py", "mass_definition.py"),
         per_survey=True,
     ),
     Step(
