@@ -174,7 +174,7 @@ def _run_step(name: str, workspace: Workspace, params: Params, force: bool) -> N
 
 def _show_scores(workspace: Workspace, params: Params) -> None:
     """Print how well the mocks look like the survey, statistic by statistic."""
-    from cmass.publish.report.realism import score_rows
+    from cmass.figures.realism import score_rows
     from cmass.tables import read_table
 
     file = workspace.realism / "realism.parquet"
@@ -219,8 +219,24 @@ def _evaluate_command() -> Callable[..., None]:
     ) -> None:
         workspace, values = _resolve(profile, survey, mirror, params, data)
         _run_step("evaluate" if what == "mocks" else what, workspace, values, force)
+        if what == "mocks":
+            _draw_figures(workspace, values, force)
 
     return command
+
+
+def _draw_figures(workspace: Workspace, params: Params, force: bool) -> None:
+    """Step figures where all that it reads is there; else those figures that can be made."""
+    from cmass.pipeline import run_step, step, workspace_lock
+
+    if all(path.exists() for path in step("figures").inputs(workspace)):
+        run_step("figures", workspace, params, force=force)
+    else:
+        from cmass import figures
+
+        with workspace_lock(workspace):
+            figures.run(workspace, params)
+    typer.echo(f"Figures: {workspace.figures}")
 
 
 _EXAMPLES = {

@@ -598,6 +598,14 @@ _COLUMNS = [
     _c("offset_high", "float64", "dex", "stat.value", "Upper edge of the bin of the offset"),
     _c("n_observed", "int64", "", "meta.number", "Clusters observed in the bin", 0),
     _c("n_predicted", "float64", "", "meta.number", "Clusters predicted in the bin", 0),
+    _c(
+        "probability",
+        "float32",
+        "",
+        "stat.probability",
+        "Probability in the voxel; all voxels of a window sum to one",
+        0,
+    ),
     # --- training
     _c("epoch", "int32", "", "meta.number", "Epoch, from 1", 1),
     _c("loss", "float64", "", "stat.value", "Training loss: mean squared error, dex squared", 0),
@@ -831,6 +839,19 @@ for _prior, _words in (("", "flat prior"), ("hmf_", "mass-function prior")):
                 nullable=True,
             )
         )
+for _q, _percent in (("p2_5", "2.275"), ("p97_5", "97.725")):
+    _COLUMNS.append(
+        _c(
+            f"log10_m200c_{_q}",
+            "float64",
+            "log10(Msun/h)",
+            "phys.mass;stat.value",
+            f"{_percent} % quantile of the posterior, flat prior",
+            5,
+            20,
+            nullable=True,
+        )
+    )
 for _q, _percent in (
     ("p2_5", "2.275"), ("p16", "15.866"), ("p50", "50"), ("p84", "84.134"), ("p97_5", "97.725")
 ):  # fmt: skip
@@ -1099,6 +1120,37 @@ _TABLES = [
         "statistic bin coordinate_low coordinate_high unit real real_error mock mock_error ratio "
         "agrees half",
         "half statistic bin",
+    ),
+    _table(
+        "mass_distributions",
+        "Number of mock windows of one set in one bin of true mass",
+        "set log10_m200c_low log10_m200c_high n",
+        "set log10_m200c_low",
+    ),
+    _table(
+        "window_voxels",
+        "Density of the galaxies of one mock window at one voxel",
+        "x_proj y_proj v_los probability",
+    ),
+    _table(
+        "prediction_bands",
+        "Means over the mocks in one bin of true mass: point estimate and quantiles of posteriors",
+        "log10_m200c_low log10_m200c_centre log10_m200c_high n log10_m200c log10_m200c_p2_5 "
+        "log10_m200c_p16 log10_m200c_p50 log10_m200c_p84 log10_m200c_p97_5",
+        "log10_m200c_low",
+    ),
+    _table(
+        "contamination",
+        "The network's point estimate for one mock, and the most massive neighbour in its window",
+        "cluster_id halo_id log10_m200c_true log10_m200c contaminant_mass_ratio "
+        "contaminant_distance",
+        "cluster_id",
+    ),
+    _table(
+        "contamination_bins",
+        "Residual less that of clean mocks of the same mass, by a neighbour's distance or mass ratio",
+        "statistic coordinate_low coordinate_high n mean error scatter",
+        "statistic coordinate_low",
     ),
     _table(
         "study_predictions",

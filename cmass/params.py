@@ -439,6 +439,13 @@ class RealismParams(_Section):
     permutations: int = _f(300, "shuffles behind the tests of the network's features", ge=20)
 
 
+class FiguresParams(_Section):
+    """Figures of the paper, from our data."""
+
+    mass_bin_dex: float = _f(0.1, "width of mass bins in figures, dex", gt=0)
+    window_log10_m200c: float = _f(14.5, "mass of the window that is shown, log10 Msun/h")
+
+
 class GalweightParams(_Section):
     """GalWeight's way to weigh a cluster, imitated; set by GalWCat19's own masses (even ids)."""
 
@@ -632,6 +639,7 @@ class Params(_Section):
     infer: InferParams = InferParams()
     realism: RealismParams = RealismParams()
     calibrate: CalibrateParams = CalibrateParams()
+    figures: FiguresParams = FiguresParams()
     publish: PublishParams = PublishParams()
     rivals: RivalsParams = RivalsParams()
     study: StudyParams = StudyParams()

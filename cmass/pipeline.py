@@ -207,20 +207,35 @@ STEPS: tuple[Step, ...] = (
         per_survey=True,
     ),
     Step(
+        "figures",
+        "cmass.figures:run",
+        "Draw every figure of the paper and of the proof: PDF, PNG and the tables behind them.",
+        sections=(
+            "seed", "window", "mock.haloes", "voxels", "posterior", "infer", "realism", "figures",
+        ),
+        inputs=lambda w: (
+            w.mock, w.split, w.model / "history.parquet", w.posterior, w.evaluation,
+            w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
+        ),
+        outputs=lambda w: (w.figures,),
+        sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "voxels.py"),
+        per_survey=True,
+    ),
+    Step(
         "publish",
         "cmass.publish:run",
         "Write the release: catalogue, database, report, model card, checksums.",
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
             "population", "split", "voxels", "train", "posterior", "evaluate", "galweight", "infer",
-            "realism", "publish",
+            "realism", "figures", "publish",
         ),
         inputs=lambda w: (
             w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,
-            w.evaluation, w.masses, w.realism,
+            w.evaluation, w.masses, w.realism, w.figures,
         ),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
-        sources=("publish",),
+        sources=("publish", "figures"),
         per_survey=True,
     ),
 )  # fmt: skip

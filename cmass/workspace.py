@@ -101,6 +101,11 @@ class Workspace:
         return self.home / self.survey / "realism"
 
     @property
+    def figures(self) -> Path:
+        """figures: PDF, PNG and the tables behind each figure, and figures.json."""
+        return self.home / self.survey / "figures"
+
+    @property
     def calibration(self) -> Path:
         """`cmass calibrate`: the design's points, parameters with errors, sensitivities."""
         return self.home / self.survey / "calibration"

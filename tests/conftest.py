@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from cmass.params import Params
+    from cmass.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +56,32 @@ def tiny_workspace(tmp_path_factory):
     for step in (mock, split, voxels):
         step.run(workspace, params)
     return workspace, params
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path) -> Callable[..., Workspace]:
+    """Function that builds a workspace below a temporary folder."""
+    from tests.products import build_workspace
+
+    return lambda name="data", **options: build_workspace(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """Parameters of the smoke profile, the rest as they come with the package."""
+    from cmass.params import Params
+
+    return Params(profile="smoke")
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Workspace:
+    """A workspace with its figures and one release, shared by tests that only read it."""
+    from cmass import figures
+    from cmass.publish import run
+    from tests.products import build_workspace
+
+    workspace = build_workspace(tmp_path_factory.mktemp("released") / "data")
+    figures.run(workspace, params)
+    run(workspace, params)
+    return workspace

@@ -18,7 +18,7 @@ from cmass.errors import InputError, ParameterError, SourceError, WorkspaceError
 from cmass.pipeline import STEPS
 from cmass.tables import write_table
 from cmass.workspace import Workspace
-from tests.publish.conftest import realism_rows
+from tests.products import realism_rows
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["run", *(s.name for s in STEPS), "calibrate", "estimate", "sql"]
@@ -342,3 +342,33 @@ def test_evaluate_knows_nothing_else(call, seen):
     assert done.exit_code == 2
     assert "realism" in done.output
     assert not seen
+
+
+def test_evaluate_draws_the_figures_of_a_finished_run(call, monkeypatch, tmp_path):
+    names = []
+    monkeypatch.setattr(
+        pipeline, "run_step", lambda name, *a, **k: bool(names.append(name)) or True
+    )
+    workspace = Workspace(tmp_path, "standard", "embedded")
+    for path in pipeline.step("figures").inputs(workspace):
+        path.mkdir(parents=True)
+    done = call("evaluate", "--data", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert names == ["evaluate", "figures"]
+    assert str(workspace.figures) in done.output.replace("\n", "")
+
+
+def test_evaluate_without_later_products_says_what_they_lack(call, monkeypatch, tmp_path):
+    names = []
+    monkeypatch.setattr(
+        pipeline, "run_step", lambda name, *a, **k: bool(names.append(name)) or True
+    )
+    done = call("evaluate", "--data", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert names == ["evaluate"]
+    index = Workspace(tmp_path, "standard", "embedded").figures / "figures.json"
+    told = json.loads(index.read_text())
+    assert told["figures"] == []
+    commands = {lack["command"] for one in told["missing"] for lack in one["lacks"]}
+    assert {"cmass split", "cmass posterior", "cmass infer", "cmass realism"} <= commands
+    assert "`cmass infer` makes" in " ".join(done.output.split())

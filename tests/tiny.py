@@ -162,12 +162,9 @@ def survey(workspace: Workspace, params: Params, n: int = 30) -> pa.Table:
         "distance_mpc_h": [150.0, 580.0], "reason": ["near the footprint's rim", "too far"],
     })  # fmt: skip
     write_table(workspace.selected / "rejected.parquet", rejected, "rejected_clusters")
-    # One octant of the sky: the three half-spaces x, y, z > 0.
-    caps = make_table("raw_footprint", {
-        "polygon_id": [0, 0, 0], "cap_x": [1.0, 0.0, 0.0], "cap_y": [0.0, 1.0, 0.0],
-        "cap_z": [0.0, 0.0, 1.0], "cap_cm": [1.0, 1.0, 1.0],
-    })  # fmt: skip
-    write_table(workspace.raw / "footprint.parquet", caps, "raw_footprint")
+    from tests.products import octant
+
+    write_table(workspace.raw / "footprint.parquet", octant(), "raw_footprint")
     order = rng.permutation(n)  # truth is matched by identifier, not by row
     truth = make_table("survey_truth", {
         "cluster_id": [ids[i] for i in order], "halo_id": order,

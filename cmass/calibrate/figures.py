@@ -34,7 +34,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from cmass.publish.report.figures import STYLE
+    from cmass.figures.style import STYLE
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -80,7 +80,7 @@ def sensitivity_map(sensitivity: pa.Table) -> Figure:
 
 def parameter_ranges(parameters: pa.Table) -> Figure:
     """Values before and after, with errors, each within its prior range."""
-    from cmass.publish.report.figures import BLUE, MUTED, RED
+    from cmass.figures.style import BLUE, MUTED, RED
 
     low, high, start, best, error = to_numpy(
         parameters, "prior_low", "prior_high", "start", "best", "best_error"
@@ -112,7 +112,7 @@ def parameter_ranges(parameters: pa.Table) -> Figure:
 def ratios(before: pa.Table, after: pa.Table) -> Figure:
     """Mock over real of every bin of every statistic, before and after."""
     from cmass.evaluate.realism.statistics import STATISTICS
-    from cmass.publish.report.figures import BLUE, INK, MUTED
+    from cmass.figures.style import BLUE, INK, MUTED
 
     statistic = np.array(after["statistic"].to_pylist())
     names = list(dict.fromkeys(statistic))

@@ -198,16 +198,17 @@ def content_digest(folder: Path) -> str:
 
 
 def _evidence(workspace: Workspace) -> dict[str, str]:
-    """Digests of what shapes the release beside its content: figure data and this code."""
+    """Digests of what shapes the release beside its content: the figures and this code."""
+    from cmass.shards import source_digest
+
     files = [
         workspace.model / "history.parquet",
-        workspace.posterior / "joint.parquet",
         *sorted(workspace.evaluation.glob("*.parquet")),
         workspace.masses / "mass_function.parquet",
-        workspace.masses / "offsets.parquet",
+        workspace.figures / "figures.json",  # holds the digest of every figure and its tables
     ]
     digests = {f.name: file_digest(f) for f in files if f.exists()}
-    code = hashlib.sha256()
+    code = hashlib.sha256(source_digest("figures").encode())
     here = Path(__file__).parent
     for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2")):
         code.update(source.read_bytes())
@@ -219,10 +220,11 @@ def write_release(
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write what a release holds beside its Parquet files, the checksums last."""
+    from cmass.figures.overview import save_overview
     from cmass.publish.database import write_database
     from cmass.publish.model_card import model_card
     from cmass.publish.readme import readme
-    from cmass.publish.report import save_overview, write_report
+    from cmass.publish.report import write_report
 
     write_database(
         folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}

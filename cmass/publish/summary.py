@@ -78,6 +78,7 @@ METRIC_WORDS = {
     "truth_pull_std": "Standard deviation of the pull against the truth, embedded survey",
     "truth_coverage_68": "True masses inside the 1σ interval, embedded survey (calibrated: 0.683)",
     "truth_coverage_95": "True masses inside the 2σ interval, embedded survey (calibrated: 0.954)",
+    "effective_area": "Area of the sky that the clusters stand for",
     "sigma_n": "Richness-dependent error σ_N (eq. 7)",
     "sigma_0": "Richness-independent error σ₀ (eq. 7)",
 }
@@ -123,7 +124,7 @@ def numbers(calibration: pa.Table) -> list[Number]:
     """Rows of table `calibration` in words, in the table's order."""
     return [
         Number(
-            _words(row["metric"], row["bin"]),
+            metric_words(row["metric"], row["bin"]),
             row["metric"], row["bin"], number_text(row["value"], count=row["metric"].startswith("n_")),
             number_text(row["error"]),
             number_text(row["paper_value"]), row["unit"],
@@ -132,7 +133,8 @@ def numbers(calibration: pa.Table) -> list[Number]:
     ]  # fmt: skip
 
 
-def _words(metric: str, bin: str) -> str:
+def metric_words(metric: str, bin: str) -> str:
+    """What the number of a row of table `calibration` is."""
     if metric.startswith("n_flag_") and metric.removeprefix("n_flag_") in FLAGS:
         return f"Clusters with flag {metric.removeprefix('n_flag_')}"
     if metric == "n_clusters" and bin != "all":

@@ -234,7 +234,7 @@ from pathlib import Path
 from cmass.params import Params
 from cmass.publish import run
 from cmass.workspace import Workspace
-import cmass.publish.report.figures, cmass.infer, duckdb, jinja2
+import cmass.publish.report, cmass.infer, duckdb, jinja2
 print("ready", flush=True)
 run(Workspace(Path(sys.argv[1]), "smoke", "embedded"), Params(profile="smoke"))
 """

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from cmass.columns import FLAGS
+from cmass.figures.survey import with_galweight
 from cmass.publish import summary
-from cmass.publish.report.figures import with_galweight
 from cmass.tables import read_table
 from cmass.workspace import Workspace
 

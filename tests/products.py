@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from scipy.stats import norm
 
 from cmass.columns import FLAGS
 from cmass.evaluate.realism import FEATURES, realism_table, rows_of
 from cmass.evaluate.realism.statistics import STATISTICS
-from cmass.params import Params
 from cmass.tables import make_table, write_json, write_table
 from cmass.workspace import Workspace
 
@@ -60,6 +57,7 @@ def realism_rows(halves: tuple[str, ...] = ("even", "odd")) -> pa.Table:
 
 
 def _raw(workspace: Workspace) -> None:
+    write_table(workspace.raw / "footprint.parquet", octant(), "raw_footprint")
     write_json(
         workspace.raw / "provenance.json",
         {
@@ -76,6 +74,14 @@ def _raw(workspace: Workspace) -> None:
              "limits": {"min_value": 0, "max_value": 360}, "found": "0 of 40 rows break it"},
         ]}}},
     )  # fmt: skip
+
+
+def octant() -> pa.Table:
+    """Table `raw_footprint` of one octant of the sky: the three half-spaces x, y, z > 0."""
+    return make_table("raw_footprint", {
+        "polygon_id": [0, 0, 0], "cap_x": [1.0, 0.0, 0.0], "cap_y": [0.0, 1.0, 0.0],
+        "cap_z": [0.0, 0.0, 1.0], "cap_cm": [1.0, 1.0, 1.0],
+    })  # fmt: skip
 
 
 def _selected_and_masses(
@@ -170,13 +176,58 @@ def _selected_and_masses(
     write_table(workspace.masses / "offsets.parquet", make_table("offsets", columns), "offsets")
 
 
+def _windows(workspace: Workspace, rng: np.random.Generator, true: np.ndarray, set_: str) -> None:
+    """Write mock windows of a set: a third with a more massive neighbour."""
+    n = true.size
+    ids = [f"{set_}-{i}" for i in range(n)]
+    near = np.arange(n) % 3 == 0
+    columns = {
+        "cluster_id": ids, "halo_id": np.arange(n), "sight_line": np.zeros(n, int),
+        "z": rng.uniform(0.02, 0.08, n), "distance_mpc_h": rng.uniform(60, 240, n),
+        "log10_m200c_true": true, "r200c_mpc_h": np.ones(n), "v200c_km_s": np.full(n, 800.0),
+        "n_galaxies": np.full(n, 12), "n_members": np.full(n, 6),
+        "contaminant_mass_ratio": np.where(near, rng.uniform(1.1, 9, n), np.nan),
+        "contaminant_distance": np.where(near, rng.uniform(1.5, 7, n), np.nan),
+        "nuisance": [None] * n, "flag": np.zeros(n, int),
+    }  # fmt: skip
+    name = f"{set_}.parquet"
+    write_table(workspace.mock / "clusters" / name, make_table("mock_clusters", columns),
+                "mock_clusters")  # fmt: skip
+    galaxies = make_table("mock_galaxies", {
+        "cluster_id": np.repeat(ids, 12).tolist(), "x_proj": rng.normal(0, 1, 12 * n),
+        "y_proj": rng.normal(0, 1, 12 * n), "v_los": rng.normal(0, 700, 12 * n),
+        "r_mag": np.full(12 * n, 17.0), "galaxy_class": np.tile([0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2], n),
+        "host_log10_m200c": np.full(12 * n, np.nan),
+    })  # fmt: skip
+    write_table(workspace.mock / "galaxies" / name, galaxies, "mock_galaxies")
+
+
 def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
     true = rng.uniform(13.5, 15.0, n)
+    _windows(workspace, rng, true, "evaluation")
+    _windows(workspace, rng, rng.uniform(13.5, 15.0, 2 * n), "train")
+    other = rng.uniform(13.5, 15.0, n)
+    _windows(workspace, rng, other, "test")
+    sets = ["evaluation"] * n + ["train"] * 2 * n + ["test"] * n
+    sets[n : n + 20] = ["validation"] * 20
+    ids = [f"{s}-{i}" for s, k in (("evaluation", n), ("train", 2 * n), ("test", n))
+           for i in range(k)]  # fmt: skip
+    split = make_table("split", {"cluster_id": ids, "halo_id": np.arange(4 * n), "set": sets})
+    write_table(workspace.split / "split.parquet", split, "split")
+    write_table(
+        workspace.posterior / "predictions.parquet",
+        make_table("predictions", {
+            "cluster_id": [f"test-{i}" for i in range(n)], "set": ["test"] * n,
+            "log10_m200c_true": other, "log10_m200c": other + rng.normal(0, 0.16, n),
+            "log10_m200c_dispersion": other, "n_galaxies": np.full(n, 80),
+            "n_members": np.full(n, 40),
+        }), "predictions",
+    )  # fmt: skip
     predicted = true + rng.normal(0, 0.16, n)
     write_table(
         workspace.evaluation / "predictions.parquet",
         make_table("predictions", {
-            "cluster_id": [f"mock-{i}" for i in range(n)], "set": ["evaluation"] * n,
+            "cluster_id": [f"evaluation-{i}" for i in range(n)], "set": ["evaluation"] * n,
             "log10_m200c_true": true, "log10_m200c": predicted,
             "log10_m200c_dispersion": true + rng.normal(0, 0.3, n),
             "n_galaxies": np.full(n, 80), "n_members": np.full(n, 40),
@@ -256,24 +307,3 @@ def _numbers(workspace: Workspace, n_clusters: int, with_masses: bool) -> None:
         ]
     write_table(workspace.evaluation / "calibration.parquet", table(mocks), "calibration")
     write_table(workspace.masses / "comparison.parquet", table(survey), "calibration")
-
-
-@pytest.fixture
-def make_workspace(tmp_path: Path) -> Callable[..., Workspace]:
-    """Function that builds a workspace below a temporary folder."""
-    return lambda name="data", **options: build_workspace(tmp_path / name, **options)
-
-
-@pytest.fixture(scope="session")
-def params() -> Params:
-    return Params(profile="smoke")
-
-
-@pytest.fixture(scope="session")
-def released(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Workspace:
-    """A workspace with one release, shared by tests that only read it."""
-    from cmass.publish import run
-
-    workspace = build_workspace(tmp_path_factory.mktemp("released") / "data")
-    run(workspace, params)
-    return workspace

@@ -1,8 +1,7 @@
-"""The section "Mocks beside the sky" of the report: scores and one figure per statistic."""
+"""Mocks beside the sky: scores in words, and one figure per statistic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from cmass.evaluate.realism import FEATURES, scores
 from cmass.evaluate.realism.statistics import STATISTICS, Statistic
-from cmass.publish.report.figures import BLUE, INK, MUTED, RED, STYLE
+from cmass.figures.house import Entry, Tables
+from cmass.figures.style import BLUE, INK, MUTED, RED, STYLE
+from cmass.params import Params
 from cmass.tables import to_numpy
 
 if TYPE_CHECKING:
@@ -86,26 +87,15 @@ def score_rows(table: pa.Table, agreement: float) -> list[ScoreRow]:
     return rows
 
 
-def names(table: pa.Table) -> list[str]:
-    """Statistics in the table, in its order."""
-    return list(dict.fromkeys(table["statistic"].to_pylist()))
-
-
-def figures(table: pa.Table, agreement: float) -> Iterator[tuple[str, str, str, Figure]]:
-    """Anchor, title, caption and figure of each statistic."""
-    by_name = {s.statistic: s for s in scores(table, "odd", agreement)}
-    for name in names(table):
-        score = by_name.get(name)
-        says = (
-            f" Held-out half: {100 * score.agree:.0f} % of {score.n_bins} bins agree, "
-            f"deviation {score.deviation:.2f}."
-            if score
-            else " The held-out half has nothing to compare."
-        )
-        yield (
-            f"realism-{name.replace('_', '-')}", title_of(name), CAPTIONS[name] + says,
-            statistic_figure(table, name, agreement),
-        )  # fmt: skip
+def caption(table: pa.Table, name: str, agreement: float) -> str:
+    """What a statistic's figure shows, and how well it agrees."""
+    score = {s.statistic: s for s in scores(table, "odd", agreement)}.get(name)
+    return CAPTIONS[name] + (
+        f" Held-out half: {100 * score.agree:.0f} % of {score.n_bins} bins agree, "
+        f"deviation {score.deviation:.2f}."
+        if score
+        else " The held-out half has nothing to compare."
+    )
 
 
 def statistic_figure(
@@ -212,7 +202,7 @@ def _ratios(
     if other.num_rows == rows.num_rows:
         (beside,) = to_numpy(other, "ratio")
         axes.plot(middle, beside, "D", ms=2.6, color=MUTED)
-    axes.errorbar(middle, ratio, yerr=ratio * relative, fmt="none", color=BLUE, lw=1)
+    axes.errorbar(middle, ratio, yerr=np.abs(ratio) * relative, fmt="none", color=BLUE, lw=1)
     axes.plot(middle[agrees], ratio[agrees], "o", ms=4.5, color=BLUE)
     axes.plot(middle[~agrees], ratio[~agrees], "o", ms=4.5, mfc="none", color=RED)
     # Points far outside are drawn at the frame, not allowed to flatten the rest.
@@ -229,14 +219,26 @@ def _ratios(
         axes.set_xlim(edges[0], edges[-1])
     elif statistic.log[0]:
         axes.set_xscale("log")
-        ticks = [t for t in (0.03, 0.1, 0.3, 1, 3) if edges[0] <= t <= edges[-1]]
+        ticks = log_ticks(float(edges[0]), float(edges[-1]))
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Ticks between two positive numbers: 1 and 3 of each decade, or 1, 2, 5 where those are few."""
+    first, last = np.floor(np.log10(low)), np.ceil(np.log10(high))
+    decades = 10.0 ** np.arange(first, last + 1)
+    for parts in ((1, 3), (1, 2, 5), range(1, 10)):
+        ticks = sorted(float(f"{d * p:.3g}") for d in decades for p in parts)
+        ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
 def _axis_words(statistic: Statistic | None) -> str:
     if statistic is None:
-        return ""
+        return "Two-sample test"
     unit = _unit_words(statistic.coordinate_unit)
     return f"{statistic.coordinate} [{unit}]" if unit else statistic.coordinate
 
@@ -244,5 +246,19 @@ def _axis_words(statistic: Statistic | None) -> str:
 def _unit_words(unit: str) -> str:
     known: dict[str, Any] = {
         "Mpc/h": "h⁻¹ Mpc", "h2/Mpc2": "h² Mpc⁻²", "log10(Msun/h)": "h⁻¹ M☉",
+        "h3/Gpc3": "h³ Gpc⁻³",
     }  # fmt: skip
     return known.get(unit, unit)
+
+
+def _entry(name: str) -> Entry:
+    def draw(tables: Tables, params: Params) -> Figure:
+        return statistic_figure(tables["realism"], name, params.realism.agreement)
+
+    def words(tables: Tables, params: Params) -> str:
+        return caption(tables["realism"], name, params.realism.agreement)
+
+    return Entry(f"realism_{name}", title_of(name), "realism", ("realism",), draw, words)
+
+
+FIGURES = tuple(_entry(name) for name in CAPTIONS)

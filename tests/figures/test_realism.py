@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex
 
 from cmass.evaluate.realism import FEATURES
 from cmass.evaluate.realism.statistics import STATISTICS
-from cmass.publish.report import realism
-from cmass.publish.report.figures import RED
-from tests.publish.conftest import realism_rows
+from cmass.figures import realism
+from cmass.figures.style import RED
+from tests.products import realism_rows
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,27 @@ def test_a_half_without_rows_says_so(table):
     even = table.filter(pc.equal(table["half"], "even"))
     figure = realism.statistic_figure(even, "clumpiness")
     assert figure.axes[0].texts[0].get_text() == "Nothing to compare in this half."
-    captions = [caption for _, _, caption, _ in realism.figures(even, 0.1)]
+    captions = [realism.caption(even, name, 0.1) for name in realism.CAPTIONS]
     assert all("nothing to compare" in c for c in captions)
 
 
 def test_every_statistic_has_a_caption():
     assert set(realism.CAPTIONS) == {*STATISTICS, FEATURES}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.02, 4.0, [0.03, 0.1, 0.3, 1, 3]), (10, 80, [10, 20, 50]), (12, 60, [20, 30, 40, 50, 60]),
+        (30.0, 300.0, [30, 100, 300]),
+    ],
+)  # fmt: skip
+def test_a_logarithmic_axis_has_ticks_whatever_its_range(low, high, ticks):
+    assert realism.log_ticks(low, high) == ticks
+
+
+def test_every_axis_of_every_statistic_has_ticks(table):
+    for name in STATISTICS:
+        axes = realism.statistic_figure(table, name).axes[-1]
+        low, high = axes.get_xlim()
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3, name
