@@ -448,7 +448,7 @@ def calibrate(
 # ------------------------------------------------------------------------------------- studies
 
 study = typer.Typer(
-    help="Study the simulator: what its ingredients are worth. Hours of work, resumed.",
+    help="Study simulator and network: what ingredients and choices are worth. Hours, resumed.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -554,6 +554,81 @@ def nuisance(
         workspace, values, seeds=seeds, full=full, compare_galweight=compare_galweight
     )
     _show_study("nuisance", result.markdown, docs)
+
+
+#: Studies beyond the ingredients (`cmass.study.STUDIES`), what each asks, and where its table may go.
+_STUDIES = {
+    "learning": "How the scatter falls with the number of training windows.",
+    "leak": "What it is worth to judge a network on sight lines of haloes that it learned from.",
+    "sensitivity": "Vary κ, window, flux limit, cosmology and distance, one at a time.",
+    "ensemble": "How much of the error is the network's own.",
+    "sightlines": "The floor set by the sight line alone: one halo, many sight lines.",
+    "fibres": "What galaxies without a fibre do to the masses.",
+    "priors": "Posteriors under the flat and the mass-function prior, each on its population.",
+}
+
+
+def _run_study(
+    name: str, workspace: Workspace, params: Params, seeds: list[int], dry_run: bool,
+    docs: Path | None,
+) -> None:  # fmt: skip
+    from cmass import study as studies
+
+    one = studies.open_study(name)
+    _check_docs(name, docs)
+    if one.plan is not None:
+        _show_plan(one.plan(workspace, params, seeds), listed=dry_run)
+    elif one.work is not None:
+        typer.echo(one.work(workspace, params), err=not dry_run)
+    if dry_run:
+        return
+    result = studies.run_study(name, workspace, params, seeds=seeds)
+    markdown = result.markdown
+    if docs is not None and result.picture is not None:
+        from cmass.study.documents import put_picture
+
+        markdown += f"\n\n{put_picture(docs, name, result.picture, one.caption)}"
+    _show_study(name, markdown, docs)
+
+
+def _trained_study(name: str) -> Callable[..., None]:
+    def command(
+        profile: Profile = None,
+        survey: Survey = None,
+        params: ParamsFile = None,
+        data: Data = DATA,
+        seed: Seeds = None,
+        dry_run: DryRun = False,
+        docs: Docs = None,
+        debug: Debug = False,
+    ) -> None:
+        workspace, values = _resolve(profile, survey, None, params, data)
+        _run_study(name, workspace, values, list(seed or values.study.seeds), dry_run, docs)
+
+    return command
+
+
+def _study_of_the_run(name: str) -> Callable[..., None]:
+    def command(
+        profile: Profile = None,
+        survey: Survey = None,
+        params: ParamsFile = None,
+        data: Data = DATA,
+        dry_run: DryRun = False,
+        docs: Docs = None,
+        debug: Debug = False,
+    ) -> None:
+        workspace, values = _resolve(profile, survey, None, params, data)
+        _run_study(name, workspace, values, [], dry_run, docs)
+
+    return command
+
+
+for _name, _words in _STUDIES.items():
+    _of_the_run = _name in ("sightlines", "fibres", "priors")
+    study.command(
+        _name, help=_words, epilog=_study_epilog(_name, "--survey sdss --docs docs/science.md")
+    )(_guarded(_study_of_the_run(_name) if _of_the_run else _trained_study(_name)))
 
 
 def _show_plan(units: list[Unit], *, listed: bool) -> None:

@@ -607,6 +607,16 @@ class StudyParams(_Section):
     epochs: int = _f(15, "most epochs", ge=1)
     batch_size: int = _f(25, "clusters per step: half the product's, for as many steps", ge=1)
     learning_rate: float = _f(1e-3, "Adam's first rate: fewer windows, larger steps", gt=0)
+    learning_sizes: tuple[int, ...] = _f(
+        (250, 500, 1000, 2000, 4000, 8000), "learning: training windows of each network"
+    )
+    evaluation_large: int = _f(
+        2000, "learning, leak, ensemble: windows that judge, where few networks are compared", ge=10
+    )
+    ensemble_size: int = _f(5, "ensemble: networks on the same windows", ge=2)
+    sight_line_haloes: int = _f(200, "sightlines: haloes", ge=8)
+    sight_lines: int = _f(25, "sightlines: sight lines on each (paper: 25)", ge=2)
+    fibre_windows: int = _f(1000, "fibres: evaluation windows that are observed again", ge=10)
 
 
 class PublishParams(_Section):

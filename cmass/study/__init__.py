@@ -1,17 +1,21 @@
-"""study: what each ingredient of the simulator is worth, and what not knowing it costs.
+"""study: what each ingredient of the simulator is worth, and questions beyond the paper.
 
-A study trains many networks, each on mocks of another simulator, and compares them: on their own
-mocks, on those of the full simulator, and on the clusters of a survey. Each network is a unit of
-work that is resumed after a break. Studies are not steps of the pipeline: no product depends on
-them, and their networks are not registered.
+A study trains many networks, each on a named variation of the parameters, and compares them: on
+their own mocks, on those of the full simulator, and on the clusters of a survey. Each network is a
+unit of work that is resumed after a break. Other studies ask the run's own network. Studies are
+not steps of the pipeline: no product depends on them, and their networks are not registered.
+
+Every study but the first two is one module that holds a `Study`, listed in `STUDIES`.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
+import shutil
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +29,7 @@ from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from matplotlib.figure import Figure
 
     from cmass.study.units import Unit
 
@@ -35,8 +40,48 @@ NUISANCE = "nuisance_randomisation"
 #: What the two simulators are called in table `nuisance`.
 KINDS = {EVERYTHING: "drawn per halo", NUISANCE: "fixed"}
 
+#: Studies that are modules of this package, in the order of the documentation.
+STUDIES = ("learning", "leak", "sensitivity", "ensemble", "sightlines", "fibres", "priors")
+
 #: Seconds, as measured: a window simulated on one core; 10⁹ voxels trained on, with two; the rest.
 _PER_WINDOW, _PER_GIGAVOXEL, _PER_UNIT = 0.0145, 110.0, 30.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study beyond the simulator's ingredients.
+
+    Attributes
+    ----------
+    name : str
+        Of its command and of its first table.
+    tables : callable
+        ``tables(units, workspace, params)``: the tables of the column dictionary by name, of units
+        that are made.
+    markdown : callable
+        ``markdown(tables)``: what stands in the documentation.
+    figure : callable
+        ``figure(tables)``: the same drawn.
+    caption : str
+        What the figure shows.
+    plan : callable, optional
+        ``plan(workspace, params, seeds)``: the networks to train; none for a study of the run's
+        own network.
+    work : callable, optional
+        ``work(workspace, params)``: what a study of the run's own network will do, in words.
+    """
+
+    name: str
+    tables: Callable[[Sequence[Unit], Workspace, Params], dict[str, pa.Table]]
+    markdown: Callable[[Mapping[str, pa.Table]], str]
+    figure: Callable[[Mapping[str, pa.Table]], Figure]
+    caption: str
+    plan: Callable[[Workspace, Params, Sequence[int]], list[Unit]] | None = None
+    work: Callable[[Workspace, Params], str] | None = None
+
+    def folder(self, workspace: Workspace) -> Path:
+        """Where its tables lie: below ``small``, or ``profile`` for one of the run's network."""
+        return workspace.study / ("small" if self.plan else "profile")
 
 
 @dataclass(frozen=True)
@@ -46,13 +91,33 @@ class Result:
     Attributes
     ----------
     table : pyarrow.Table
-        Table `ingredients` or `nuisance`.
+        Its first table.
     markdown : str
         The same, averaged over the seeds.
+    tables : dict of str to pyarrow.Table
+        All of its tables by name.
+    picture : Path, optional
+        PNG of its figure.
     """
 
     table: pa.Table
     markdown: str
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    picture: Path | None = None
+
+
+def open_study(name: str) -> Study:
+    """The study called `name`.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name; the message lists those there are.
+    """
+    if name not in STUDIES:
+        raise ParameterError(f"no study {name!r}; there are {', '.join(STUDIES)}")
+    study: Study = importlib.import_module(f"{__name__}.{name}").STUDY
+    return study
 
 
 def plan(
@@ -68,40 +133,48 @@ def plan(
     """
     from cmass.study.units import plan_unit
 
+    check_plan(params, seeds)
+    for name in names:
+        ingredient(name)
+    units = []
+    # Seed after seed: after a break there is a whole table of the first seeds.
+    for seed in dict.fromkeys(seeds):
+        base = plan_unit(EVERYTHING, seed, workspace, params, full=full)
+        units += [base] + [
+            plan_unit(name, seed, workspace, params, full=full, base=base)
+            for name in dict.fromkeys(names)
+            if name != EVERYTHING
+        ]
+    return units
+
+
+def check_plan(params: Params, seeds: Sequence[int]) -> None:
+    """Raise `ParameterError` where no study can be made of these parameters."""
     if params.mock.source != "embedded":
         raise ParameterError(
-            f"mock.source is {params.mock.source}: studies switch off ingredients of the embedded "
-            "simulator, which simulation files have not"
+            f"mock.source is {params.mock.source}: studies vary the embedded simulator, which "
+            "simulation files are not"
         )
     if not seeds:
         raise ParameterError("study.seeds: a study needs one seed at least")
-    for name in names:
-        ingredient(name)
-    wanted = [EVERYTHING, *dict.fromkeys(names)]
-    # Seed after seed: after a break there is a whole table of the first seeds.
-    return [
-        plan_unit(name, seed, workspace, params, full=full)
-        for seed in dict.fromkeys(seeds)
-        for name in wanted
-    ]
 
 
 def estimated_seconds(units: Sequence[Unit]) -> float:
     """How long the units that are not made yet will take.
 
-    From the time that finished units took on this machine, or from a rate measured on two cores.
+    By a rate measured on two cores, corrected by what finished units took on this machine.
     """
     left = [u for u in units if not u.is_made()]
-    took = [read_json(u.folder / "unit.json")["seconds"] for u in units if u.is_made()]
-    if took:
-        return statistics.median(took) * len(left)
-    total = 0.0
-    for unit in left:
-        p = unit.params
-        trained = p.split.train * p.train.epochs * p.voxels.n**3
-        total += p.mock.haloes.n_windows * _PER_WINDOW / p.workers
-        total += trained / 1e9 * _PER_GIGAVOXEL + _PER_UNIT
-    return total
+    made = [u for u in units if u.is_made()]
+    factors = [read_json(u.folder / "unit.json")["seconds"] / _seconds(u) for u in made]
+    return sum(map(_seconds, left)) * (statistics.median(factors) if factors else 1.0)
+
+
+def _seconds(unit: Unit) -> float:
+    p = unit.params
+    trained = unit.windows_trained_on * p.train.epochs * p.voxels.n**3
+    simulated = p.mock.haloes.n_windows * _PER_WINDOW / p.workers
+    return simulated + trained / 1e9 * _PER_GIGAVOXEL + _PER_UNIT
 
 
 def in_words(seconds: float) -> str:
@@ -112,18 +185,70 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def make_units(units: Sequence[Unit]) -> None:
-    """Make the units that are not made yet, in order, saying how far the work is."""
+def make_units(units: Sequence[Unit], mocks: Path | None = None) -> None:
+    """Make the units that are not made yet, in order, saying how far the work is.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+    mocks : Path, optional
+        Folder for mocks that units share: each goes when no unit needs it any more.
+    """
     from cmass.study.units import make_unit
 
-    everything = {u.seed: u for u in units if u.name == EVERYTHING}
     for number, unit in enumerate(units, start=1):
+        if mocks is not None:
+            _drop_mocks(mocks, units[number - 1 :])
         if unit.is_made():
             log.info("study: %d of %d, %s: made before", number, len(units), unit.words)
             continue
         left = in_words(estimated_seconds(units))
         log.info("study: %d of %d, %s; about %s left", number, len(units), unit.words, left)
-        make_unit(unit, everything[unit.seed])
+        make_unit(unit, mocks)
+    if mocks is not None:
+        _drop_mocks(mocks, [])
+
+
+def _drop_mocks(mocks: Path, units: Sequence[Unit]) -> None:
+    """Remove shared mocks that none of the units needs that are left to make."""
+    needed = {d for u in units if not u.is_made() for d in u.mock_digests()}
+    for folder in mocks.iterdir() if mocks.exists() else ():
+        if folder.name not in needed:
+            shutil.rmtree(folder)
+
+
+def run_study(
+    name: str, workspace: Workspace, params: Params, *, seeds: Sequence[int] = ()
+) -> Result:
+    """Make the units, tables and figure of one of `STUDIES`.
+
+    Writes its tables as Parquet, ``<name>.md`` and the figure as PNG and PDF below
+    ``study/small``, or ``study/profile`` for a study of the run's own network.
+
+    Parameters
+    ----------
+    name : str
+    workspace, params
+    seeds : sequence of int
+        By default those under ``study``.
+    """
+    from cmass.study.documents import save_figure
+
+    study = open_study(name)
+    with workspace_lock(workspace):
+        units: list[Unit] = []
+        if study.plan is not None:
+            units = study.plan(workspace, params, seeds or params.study.seeds)
+            make_units(units, workspace.study / "mocks")
+        tables = study.tables(units, workspace, params)
+        folder = study.folder(workspace)
+        for table_name, table in tables.items():
+            write_table(folder / f"{table_name}.parquet", table, table_name)
+        words = study.markdown(tables)
+        (folder / f"{name}.md").write_text(words + "\n", encoding="utf-8")
+        picture = save_figure(study.figure(tables), folder / name)
+        log.info("study: %s", folder / f"{name}.parquet")
+        return Result(tables[name], words, tables, picture)
 
 
 def run_ingredients(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,9 @@ from cmass.errors import InputError
 from cmass.mock.ingredients import EVERYTHING, INGREDIENTS
 from cmass.study.numbers import ANOTHER_SEED
 from cmass.tables import atomic_path, to_numpy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What stands for a number that there is none of.
 _NONE = "–"
@@ -120,6 +125,86 @@ def _line(cells: Iterable[str]) -> str:
 
 def _head(names: list[str]) -> list[str]:
     return [_line(names), "|" + "---|" * len(names)]
+
+
+def mean_and_error(
+    by_seed: Mapping[int, float], errors: Mapping[int, float]
+) -> tuple[float, float]:
+    """Mean over the seeds and its error.
+
+    The error is the larger of what the windows of each seed allow and what the seeds show.
+
+    Parameters
+    ----------
+    by_seed, errors : mapping of int to float
+        The number and its error by seed.
+    """
+    seeds = [s for s, v in by_seed.items() if np.isfinite(v)]
+    if not seeds:
+        return float("nan"), float("nan")
+    values = np.array([by_seed[s] for s in seeds])
+    sampled = np.sqrt(np.mean([errors[s] ** 2 for s in seeds]) / len(seeds))
+    seen = values.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else 0.0
+    return float(values.mean()), float(max(sampled, seen))
+
+
+def groups(table: pa.Table, key: str) -> list[tuple[Any, list[dict[str, Any]]]]:
+    """Rows of each value of a column, in the order of the table."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row[key], []).append(row)
+    return list(found.items())
+
+
+def seeds_of(rows: list[dict[str, Any]]) -> str:
+    """How many seeds the rows are of."""
+    return str(len({row["seed"] for row in rows}))
+
+
+def mean_of(
+    rows: list[dict[str, Any]], value: str, error: str | None = None
+) -> tuple[float, float]:
+    """`mean_and_error` of a column over the seeds of some rows; what is missing does not count."""
+    known = [r for r in rows if r[value] is not None]
+    values = {r["seed"]: float(r[value]) for r in known}
+    errors = {r["seed"]: float((error and r[error]) or 0.0) for r in known}
+    mean, spread = mean_and_error(values, errors)
+    # One seed says nothing of the seeds, and no error of its own means none at all.
+    return mean, spread if error or len(values) > 1 else float("nan")
+
+
+def value_cell(value: float | None, error: float | None = None, *, sign: bool = False,
+               digits: int = 3) -> str:  # fmt: skip
+    """A number with its error for a table; a dash for none."""
+    if value is None or not np.isfinite(value):
+        return _NONE
+    words = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    known = error is not None and np.isfinite(error)
+    return f"{words} ± {error:.{digits}f}" if known else words
+
+
+def grid(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join([*_head(list(head)), *(_line(row) for row in rows)])
+
+
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Write a figure as ``<stem>.png`` and ``<stem>.pdf``; return the first."""
+    for kind, about in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with atomic_path(path) as temporary:
+            figure.savefig(
+                temporary, format=kind, dpi=130, facecolor="white", metadata=about,
+            )  # fmt: skip
+    return path
+
+
+def put_picture(document: Path, name: str, picture: Path, caption: str) -> str:
+    """Copy a study's picture beside a document; return the line that shows it there."""
+    target = document.parent / f"study_{name}.png"
+    with atomic_path(target) as temporary:
+        shutil.copyfile(picture, temporary)
+    return f"![{caption}]({target.name})"
 
 
 def put_between_markers(path: Path, name: str, block: str) -> None:

@@ -3,6 +3,7 @@
 A unit is a folder that is there when it is whole. It keeps the network, its posterior density and
 its predictions; the mocks and voxels, a hundred times larger, go when they have served, save for
 the evaluation windows of the full simulator, on which every other network is judged as well.
+Units that differ only behind the simulator (voxels, sets, network) can share its mocks.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +23,15 @@ from numpy.typing import NDArray
 
 from cmass import mock, pretrained, voxels
 from cmass.columns import NOT_CATALOGUED
+from cmass.errors import InputError
 from cmass.infer import Sample, masses_from_points
 from cmass.mock.haloes import plan_haloes
 from cmass.mock.ingredients import EVERYTHING, ingredient, without
-from cmass.params import Params
+from cmass.params import Params, WindowParams
 from cmass.posterior import TAIL, cumulative_at, quantiles
 from cmass.pretrained import Bundle
-from cmass.shards import digest_of, source_digest, staged_folder
+from cmass.seeds import generator
+from cmass.shards import SIMULATOR_SOURCES, digest_of, source_digest, staged_folder
 from cmass.split import set_sizes, split_haloes
 from cmass.tables import (
     file_digest,
@@ -60,54 +64,91 @@ _NOT_SIMULATOR = {"ingredients", "population", "survey", "boxes"}
 
 @dataclass(frozen=True)
 class Unit:
-    """A simulator and a seed.
+    """A named variation of the parameters, a seed, and what its network is judged on.
 
     Attributes
     ----------
     name : str
-        The ingredient that is switched off, or ``everything`` where none is.
+        Words joined by underscores; ``everything`` where nothing is varied.
     params : Params
         Of this unit: its seed, sizes and simulator.
     folder : Path
         Where it lies once it is whole.
+    title : str
+        The variation in words.
+    base : Unit, optional
+        Made before: what this one is compared with. Its network is judged on this one's windows
+        (table ``fixed``) and this one's network on the base's (table ``reference``).
+    comparable : bool
+        False: networks cannot swap windows (of another size), so that there is table ``own`` alone.
+    network_seed : int, optional
+        Of first weights and batches, where it is not the mocks'.
+    n_train : int, optional
+        Windows for training and validation, a part of ``split.train``: parts of the same seed are
+        nested.
+    split_by : str
+        What is dealt to the sets: ``halo`` with all its windows, or each ``window``.
+    fresh : Params, optional
+        Simulator of windows of other haloes, on which the network is judged as well (table
+        ``fresh``).
     """
 
     name: str
     params: Params
     folder: Path
+    title: str
+    base: Unit | None = None
+    comparable: bool = True
+    network_seed: int | None = None
+    n_train: int | None = None
+    split_by: Literal["halo", "window"] = "halo"
+    fresh: Params | None = None
 
     @property
     def seed(self) -> int:
-        """Seed of its mocks and its network."""
+        """Seed of its mocks and, unless it has its own, its network."""
         return self.params.seed
 
     @property
     def words(self) -> str:
         """The unit in words, for logs."""
-        what = self.name if self.name == EVERYTHING else f"no {ingredient(self.name).title}"
-        return f"{what}, seed {self.seed}"
+        return f"{self.title}, seed {self.seed}"
 
     @property
     def workspace(self) -> Workspace:
         """Its own products: network and posterior density."""
         return Workspace(self.folder, "", self.params.survey)
 
+    @property
+    def windows_trained_on(self) -> int:
+        """Windows for training and validation."""
+        return self.params.split.train if self.n_train is None else self.n_train
+
     def digest(self) -> str:
-        """Identity of its parameters and code."""
+        """Identity of its parameters and code, and of what it is compared with."""
         values = self.params.model_dump(mode="json")
-        return digest_of({name: values[name] for name in _SECTIONS}, _code_digest())
+        more = {
+            "network_seed": self.network_seed, "n_train": self.n_train, "split_by": self.split_by,
+            "fresh": self.fresh and mock_digest(self.fresh),
+            "base": self.base and self.comparable and self.base.digest(),
+        }  # fmt: skip
+        return digest_of({name: values[name] for name in _SECTIONS}, more, _code_digest())
 
     def is_made(self) -> bool:
         """Whether it is there, made with these parameters and this code."""
         card = self.folder / "unit.json"
         return card.exists() and read_json(card)["digest"] == self.digest()
 
+    def mock_digests(self) -> set[str]:
+        """Identities of the mocks that it needs."""
+        return {mock_digest(p) for p in (self.params, self.fresh) if p is not None}
+
     def bundle(self) -> Bundle:
         """Its network, with all that posteriors need."""
         return pretrained.from_workspace(self.workspace, self.params)
 
     def predictions(self, name: str) -> pa.Table:
-        """One of its tables `study_predictions`: ``own``, ``reference`` or ``fixed``."""
+        """One of its tables `study_predictions`: ``own``, ``reference``, ``fixed`` or ``fresh``."""
         return read_table(self.folder / f"{name}.parquet", "study_predictions")
 
 
@@ -122,7 +163,26 @@ def _code_digest() -> str:
     return source_digest(*simulator, *_SOURCES)
 
 
-def plan_unit(name: str, seed: int, workspace: Workspace, params: Params, *, full: bool) -> Unit:
+@cache
+def _simulator_digest() -> str:
+    return source_digest(*SIMULATOR_SOURCES)
+
+
+def mock_digest(params: Params) -> str:
+    """Identity of the mocks that these parameters give."""
+    values = params.model_dump(mode="json")
+    return digest_of({name: values[name] for name in mock.SECTIONS}, _simulator_digest())[:16]
+
+
+def plan_unit(
+    name: str,
+    seed: int,
+    workspace: Workspace,
+    params: Params,
+    *,
+    full: bool,
+    base: Unit | None = None,
+) -> Unit:
     """The unit of one simulator and one seed.
 
     Parameters
@@ -133,19 +193,35 @@ def plan_unit(name: str, seed: int, workspace: Workspace, params: Params, *, ful
     workspace, params
     full : bool
         At the profile's own sizes instead of those under ``study``.
+    base : Unit, optional
+        The full simulator's of the same seed; by default it is planned here.
     """
     own = params.model_copy(update={"seed": seed})
     if not full:
-        own = _small(own)
-    if name != EVERYTHING:
-        own = without(own, ingredient(name))
+        own = small(own)
     size = "profile" if full else "small"
-    return Unit(name, own, workspace.study / size / f"{name}-{seed}")
+    folder = workspace.study / size / f"{name}-{seed}"
+    if name == EVERYTHING:
+        return Unit(name, own, folder, name)
+    one = ingredient(name)
+    base = base or plan_unit(EVERYTHING, seed, workspace, params, full=full)
+    return Unit(name, without(own, one), folder, f"no {one.title}", base)
 
 
-def _small(params: Params) -> Params:
+def small(params: Params, *, train: int | None = None, evaluation: int | None = None) -> Params:
+    """Parameters at the size of a study.
+
+    Parameters
+    ----------
+    params : Params
+    train, evaluation : int, optional
+        Windows in these sets, where they are not those under ``study``.
+    """
     study = params.study
-    sizes = {"train": study.train, "test": study.test, "evaluation": study.evaluation}
+    sizes = {
+        "train": train or study.train, "test": study.test,
+        "evaluation": evaluation or study.evaluation,
+    }  # fmt: skip
     haloes = params.mock.haloes.model_copy(update={"n_windows": sum(sizes.values())})
     training = {
         "epochs": study.epochs,
@@ -162,26 +238,27 @@ def _small(params: Params) -> Params:
     )
 
 
-def make_unit(unit: Unit, everything: Unit) -> None:
+def make_unit(unit: Unit, mocks: Path | None = None) -> None:
     """Make a unit, or go on with one that a kill left half-made.
 
     Parameters
     ----------
     unit : Unit
-    everything : Unit
-        The full simulator's of the same seed, made before; or `unit` itself.
+        What it is compared with was made before.
+    mocks : Path, optional
+        Folder of mocks that units share; without it the unit simulates its own and removes them.
     """
     start = time.monotonic()
     with staged_folder(unit.folder, unit.digest()) as partial:
         work = Workspace(partial, "", unit.params.survey)
         # This table goes last: once it is there, mocks and voxels may be gone.
         if not (partial / "own.parquet").exists():
-            _train(work, unit.params)
-            _predict(work, unit, everything)
+            _train(work, unit, mocks)
+            _predict(work, unit, mocks)
         _tidy(work, keep_evaluation=unit.name == EVERYTHING)
         card = {
             "digest": unit.digest(),
-            "without": unit.name,
+            "variation": unit.name,
             "seed": unit.seed,
             "n_haloes": len(plan_haloes(unit.params)),
             "seconds": round(time.monotonic() - start, 1),
@@ -189,41 +266,70 @@ def make_unit(unit: Unit, everything: Unit) -> None:
         write_json(partial / "unit.json", card)
 
 
-def _train(work: Workspace, params: Params) -> None:
+def _provide_mocks(work: Workspace, params: Params, mocks: Path | None) -> None:
+    """Mocks of a unit: its own, or a link to those that units share."""
+    if work.mock.exists():
+        return
+    if mocks is None:
+        mock.run(work, params)
+        return
+    shared = Workspace(mocks / mock_digest(params), "", params.survey)
+    if not shared.mock.exists():
+        mock.run(shared, params)
+    work.mock.unlink(missing_ok=True)  # a link to mocks that are gone
+    work.home.mkdir(parents=True, exist_ok=True)
+    work.mock.symlink_to(shared.mock.resolve())
+
+
+def _train(work: Workspace, unit: Unit, mocks: Path | None) -> None:
     """Mocks, split, voxels, network and posterior density; what is there is not made again."""
     import keras
 
     from cmass import posterior
     from cmass.networks import training
 
+    params = unit.params
     # Each product below appears when it is whole; the folder's digest holds for all of them.
-    if not work.mock.exists():
-        mock.run(work, params)
+    _provide_mocks(work, params, mocks)
     if not work.split.exists():
-        write_split(work, params)
+        write_split(work, unit)
     if not work.voxels.exists():
         voxels.run(work, params)
     keras.utils.clear_session()
     if not (work.model / "model.json").exists():
-        training.run(work, params, register=False)
+        seed = unit.seed if unit.network_seed is None else unit.network_seed
+        training.run(work, params.model_copy(update={"seed": seed}), register=False)
     if not (work.posterior / "range.json").exists():
         posterior.run(work, params)
 
 
-def write_split(work: Workspace, params: Params) -> None:
+def write_split(work: Workspace, unit: Unit) -> None:
     """Deal haloes to sets before windows without a density are left out.
 
     The sets are then those of every simulator with the same seed: windows can be compared one by
     one, and no halo that one network trained on judges another.
     """
-    plans = plan_haloes(params)
-    halo = np.repeat([p.halo_id for p in plans], [p.n_sight_lines for p in plans])
-    chosen = split_haloes(halo, set_sizes(params.split), params.seed)
-    set_of = dict(zip(halo.tolist(), chosen.tolist(), strict=True))
+    params, sizes = unit.params, set_sizes(unit.params.split)
     table = read_table(work.mock / "clusters", "mock_clusters", ["cluster_id", "halo_id", "flag"])
     flags, halo_id = to_numpy(table, "flag", "halo_id")
-    sets = np.array([set_of[h] for h in halo_id.tolist()])
+    if unit.split_by == "halo":
+        plans = plan_haloes(params)
+        halo = np.repeat([p.halo_id for p in plans], [p.n_sight_lines for p in plans])
+        single = (np.unique(halo, return_counts=True)[1] == 1).any()
+        chosen = (split_haloes if single else deal_large_haloes)(halo, sizes, params.seed)
+        set_of = dict(zip(halo.tolist(), chosen.tolist(), strict=True))
+        sets = np.array([set_of[h] for h in halo_id.tolist()])
+        if not single:
+            sets = _cut(sets, sizes)
+    else:
+        sets = split_haloes(np.arange(table.num_rows), sizes, params.seed).astype(str)
     kept = ((flags & NOT_CATALOGUED) == 0) & (sets != "")
+    if unit.n_train is not None:
+        smaller = params.split.model_copy(update={"train": unit.n_train})
+        for name in ("train", "validation"):
+            kept &= (sets != name) | _part(
+                np.where(kept & (sets == name), halo_id, -1), set_sizes(smaller)[name], unit.seed
+            )
     columns = {
         "cluster_id": table["cluster_id"].filter(kept),
         "halo_id": table["halo_id"].filter(kept),
@@ -232,16 +338,93 @@ def write_split(work: Workspace, params: Params) -> None:
     write_table(work.split / "split.parquet", make_table("split", columns), "split")
 
 
-def _predict(work: Workspace, unit: Unit, everything: Unit) -> None:
-    """Its network on its own windows and on the full simulator's; the latter's on its own."""
+def deal_large_haloes(halo_id: NDArray[np.int64], sizes: dict[str, int], seed: int) -> NDArray:
+    """Assign windows to sets so that no halo is in two, where no halo has a single window.
+
+    Such haloes cannot fill sets exactly: each set gets haloes until it has enough windows.
+
+    Parameters
+    ----------
+    halo_id : ndarray of int64, shape (n,)
+    sizes : dict of str to int
+        Fewest windows of each set.
+    seed : int
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        Empty for windows left over.
+
+    Raises
+    ------
+    InputError
+        There are too few windows.
+    """
+    haloes, number, counts = np.unique(halo_id, return_inverse=True, return_counts=True)
+    left = iter(generator(seed, "study-split").permutation(len(haloes)).tolist())
+    chosen = np.full(len(haloes), "", object)
+    for name, size in sizes.items():
+        n = 0
+        while n < size:
+            halo = next(left, None)
+            if halo is None:
+                raise InputError(
+                    f"too few mock windows for the sets: {name} is short by {size - n}",
+                    remedy="Raise mock.haloes.n_windows",
+                )
+            chosen[halo] = name
+            n += counts[halo]
+    return chosen[number].astype(str)
+
+
+def _cut(sets: NDArray, sizes: dict[str, int]) -> NDArray:
+    """Leave out the last windows of a set that has more than its size."""
+    cut = sets.copy()
+    for name, size in sizes.items():
+        cut[np.flatnonzero(sets == name)[size:]] = ""
+    return cut
+
+
+def _part(halo_id: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
+    """The first `n` windows, halo after halo in a random order: nested for one seed.
+
+    Windows of halo -1 do not count.
+    """
+    rank = generator(seed, "study-part").permutation(int(halo_id.max()) + 1)
+    order = np.argsort(np.where(halo_id < 0, len(rank), rank[halo_id]), kind="stable")
+    chosen = np.zeros(len(halo_id), bool)
+    chosen[order[:n]] = True
+    return chosen & (halo_id >= 0)
+
+
+def _predict(work: Workspace, unit: Unit, mocks: Path | None) -> None:
+    """Its network on its own windows and on the base's; the latter's on its own."""
     bundle = pretrained.from_workspace(work, unit.params)
     tables = {"own": judged(bundle, work.voxels / "evaluation")}
-    if unit.name != EVERYTHING:
-        reference = everything.workspace.voxels / "evaluation"
+    if unit.base is not None and unit.comparable:
+        reference = unit.base.workspace.voxels / "evaluation"
         tables["reference"] = judged(bundle, reference)
-        tables["fixed"] = judged(everything.bundle(), work.voxels / "evaluation")
+        tables["fixed"] = judged(unit.base.bundle(), work.voxels / "evaluation")
+    if unit.fresh is not None:
+        other = Workspace(work.home / "fresh", "", unit.params.survey)
+        _provide_mocks(other, unit.fresh, mocks)
+        _write_split_of_one(other)
+        if not other.voxels.exists():
+            voxels.run(other, unit.params)
+        tables["fresh"] = judged(bundle, other.voxels / "evaluation")
     for name in sorted(tables, key=lambda n: n == "own"):
         write_table(work.home / f"{name}.parquet", tables[name], "study_predictions")
+
+
+def _write_split_of_one(work: Workspace) -> None:
+    """All windows that stand for a cluster in the evaluation set."""
+    columns = ["cluster_id", "halo_id", "flag"]
+    table = read_table(work.mock / "clusters", "mock_clusters", columns)
+    (flags,) = to_numpy(table, "flag")
+    table = table.filter((flags & NOT_CATALOGUED) == 0)
+    values = {"cluster_id": table["cluster_id"], "halo_id": table["halo_id"],
+              "set": ["evaluation"] * table.num_rows}  # fmt: skip
+    write_table(work.split / "split.parquet", make_table("split", values), "split")
 
 
 def judged(bundle: Bundle, folder: Path) -> pa.Table:
@@ -263,7 +446,9 @@ def judged(bundle: Bundle, folder: Path) -> pa.Table:
 
 
 def _tidy(work: Workspace, *, keep_evaluation: bool) -> None:
-    for folder in (work.mock, work.home / "model.partial"):
+    if work.mock.is_symlink():
+        work.mock.unlink()
+    for folder in (work.mock, work.home / "model.partial", work.home / "fresh"):
         shutil.rmtree(folder, ignore_errors=True)
     if not work.voxels.exists():
         return
@@ -307,14 +492,25 @@ def read_survey(workspace: Workspace) -> Survey | None:
     return Survey(workspace.survey, sample, digest)
 
 
+def within(sample: Sample, window: WindowParams) -> Sample:
+    """The sample with the galaxies inside a window; flags and clusters as they are."""
+    reach = np.array([window.half_width_mpc_h, window.half_width_mpc_h, window.v_max_km_s])
+    inside = (np.abs(sample.points) <= reach).all(axis=1)
+    before = np.concatenate([[0], np.cumsum(inside)])
+    return replace(sample, points=sample.points[inside], offsets=before[sample.offsets])
+
+
 def survey_masses(unit: Unit, survey: Survey) -> pa.Table:
-    """Table `masses` of the survey's clusters by a unit's network, kept with the unit."""
+    """Table `masses` of the survey's clusters by a unit's network, kept with the unit.
+
+    Galaxies outside the network's window are left out.
+    """
     path = unit.folder / f"{survey.name}.parquet"
     mark = unit.folder / f"{survey.name}.json"
     identity = {"unit": unit.digest(), "survey": survey.digest, "code": source_digest("infer.py")}
     if path.exists() and mark.exists() and json.loads(mark.read_text()) == identity:
         return read_table(path, "masses")
-    masses = masses_from_points(survey.sample, unit.bundle())
+    masses = masses_from_points(within(survey.sample, unit.params.window), unit.bundle())
     mark.unlink(missing_ok=True)
     write_table(path, masses, "masses")
     write_json(mark, identity)
