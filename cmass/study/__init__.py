@@ -55,6 +55,8 @@ class Study:
     ----------
     name : str
         Of its command and of its first table.
+    products : tuple of str
+        Its tables, the first one under its own name.
     tables : callable
         ``tables(units, workspace, params)``: the tables of the column dictionary by name, of units
         that are made.
@@ -72,6 +74,7 @@ class Study:
     """
 
     name: str
+    products: tuple[str, ...]
     tables: Callable[[Sequence[Unit], Workspace, Params], dict[str, pa.Table]]
     markdown: Callable[[Mapping[str, pa.Table]], str]
     figure: Callable[[Mapping[str, pa.Table]], Figure]
@@ -175,6 +178,17 @@ def _seconds(unit: Unit) -> float:
     trained = unit.windows_trained_on * p.train.epochs * p.voxels.n**3
     simulated = p.mock.haloes.n_windows * _PER_WINDOW / p.workers
     return simulated + trained / 1e9 * _PER_GIGAVOXEL + _PER_UNIT
+
+
+def finished_studies(workspace: Workspace) -> list[tuple[Study, dict[str, pa.Table]]]:
+    """Studies whose tables are there, with their tables, in the order of the documentation."""
+    found = []
+    for name in STUDIES:
+        study = open_study(name)
+        files = {t: study.folder(workspace) / f"{t}.parquet" for t in study.products}
+        if all(file.exists() for file in files.values()):
+            found.append((study, {t: read_table(file, t) for t, file in files.items()}))
+    return found
 
 
 def in_words(seconds: float) -> str:

@@ -221,6 +221,6 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "ensemble", tables, markdown, draw,
+    "ensemble", ("ensemble", "ensemble_spread"), tables, markdown, draw,
     "Scatter of the mean of several networks, and of windows by the networks' spread", plan,
 )  # fmt: skip

@@ -236,6 +236,6 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "fibres", tables, markdown, draw,
+    "fibres", ("fibres",), tables, markdown, draw,
     "Mean change of the mass where galaxies have no fibre", work=work,
 )  # fmt: skip

@@ -171,7 +171,7 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "leak", tables, markdown, draw,
+    "leak", ("leak",), tables, markdown, draw,
     "What a random split of windows hides: scatter on its own evaluation set and on fresh haloes",
     plan,
 )  # fmt: skip

@@ -183,6 +183,6 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "learning", tables, markdown, draw,
+    "learning", ("learning", "learning_fit"), tables, markdown, draw,
     "Scatter of the mass by the number of training windows, with a power law and floor", plan,
 )  # fmt: skip

@@ -191,6 +191,6 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "priors", tables, markdown, draw,
+    "priors", ("priors",), tables, markdown, draw,
     "Coverage and bias of posteriors, each prior on its own population", work=work,
 )  # fmt: skip

@@ -203,7 +203,7 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "sensitivity", tables, markdown, draw,
+    "sensitivity", ("sensitivity",), tables, markdown, draw,
     "Change of the scatter, and mean residual of the usual and of the retrained network, by variation",
     plan,
 )  # fmt: skip

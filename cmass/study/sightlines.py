@@ -46,6 +46,8 @@ Array = NDArray[np.float64]
 #: Added to the run's seed: haloes that its network has not seen.
 _SEED_STEP = 2_000_000
 _BINS = 4
+#: Fewest haloes of a bin: two numbers are fitted to them.
+_HALOES_MIN = 5
 #: Far enough below the lightest halo that its rarity asks for more sight lines than there are.
 _EDGE_BELOW_DEX = 2.5
 
@@ -139,7 +141,7 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     rows: list[dict[str, Any]] = []
     for name, low, high in bins:
         inside = (true >= low) & (true < high)
-        if inside.sum() < 2:
+        if len(np.unique(halo[inside])) < _HALOES_MIN:
             continue
 
         def parts(chosen: metrics.Rows) -> list[float]:
@@ -268,6 +270,6 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
 
 STUDY = Study(
-    "sightlines", tables, markdown, draw,
+    "sightlines", ("sightlines",), tables, markdown, draw,
     "Scatter of the mass by the sight line and by the halo", work=work,
 )  # fmt: skip

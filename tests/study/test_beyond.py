@@ -400,6 +400,9 @@ def test_learning_curve(place, monkeypatch):
     assert result.picture.with_suffix(".pdf").exists()
     assert "Fit: scatter" in result.markdown
     assert [r["metric"] for r in result.tables["learning_fit"].to_pylist()][-1] == "at_17000"
+    ((one, tables),) = [(s, t) for s, t in study.finished_studies(place) if s.name == "learning"]
+    assert tables["learning"].equals(result.table)
+    assert set(tables) == set(result.tables) == set(one.products)
     # nothing is made twice; a lost unit alone is made again, with mocks of its own
     before = {f: f.stat().st_mtime_ns for f in folder.rglob("unit.json")}
     shutil.rmtree(folder / "learning_26-1")
