@@ -899,7 +899,7 @@ _COLUMNS = [
         "spread_median",
         "float64",
         "dex",
-        "stat.median",
+        "stat.value;stat.median",
         "Median of the networks' standard deviation in the bin",
         0,
     ),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass.columns import TABLES
-from cmass.evaluate import metrics
+from cmass.evaluate import calibration, metrics
 from cmass.posterior import TAIL
 from cmass.seeds import generator
 from cmass.tables import make_table, to_numpy
@@ -47,7 +47,7 @@ def scores(table: pa.Table, seed: int) -> dict[str, Any]:
     known = np.isfinite(below)
 
     def covered(rows: metrics.Rows) -> float:
-        return float(metrics.interval_coverage(below[rows], 1 - 2 * TAIL)[0])
+        return float(calibration.interval_coverage(below[rows], 1 - 2 * TAIL)[0])
 
     return {
         "n_evaluation": len(e), "n_haloes": len(np.unique(halo)), "epsilon_mean": float(e.mean()),
