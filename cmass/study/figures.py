@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmass.publish.report.figures import BLUE, GREEN, INK, MUTED, RED, STYLE
+from cmass.figures.style import BLUE, GREEN, INK, MUTED, RED, STYLE
 
 __all__ = ["BLUE", "GREEN", "INK", "MUTED", "RED", "one_panel", "panels"]
 
