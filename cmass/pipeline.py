@@ -395,6 +395,8 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     if one.name == "mock" and params.mock.source != "embedded":
         files = params.mock.files
         given = [*files.haloes, *files.galaxies, *([files.clusters] if files.clusters else [])]
+    if one.name == "figures":  # studies are no steps: what there is of them is drawn
+        given = [str(file) for file in sorted(workspace.study.glob("*/*.parquet"))]
     return one.inputs(workspace) + tuple(Path(path) for path in given)
 
 

@@ -43,11 +43,13 @@ INDEX = "figures.json"
 
 
 @cache
-def entries() -> tuple[Entry, ...]:
-    """All figures, in the order of the report."""
-    from cmass.figures import mocks, posteriors, realism, survey
+def entries(survey: str | None = None) -> tuple[Entry, ...]:
+    """All figures (of a survey), in the order of the report."""
+    from cmass.figures import beyond, external, mocks, posteriors, realism
+    from cmass.figures import survey as masses
 
-    found = [e for theme in (mocks, posteriors, survey, realism) for e in theme.FIGURES]
+    themes = (mocks, posteriors, masses, realism, beyond, external)
+    found = [e for theme in themes for e in theme.FIGURES if _is_for(e, survey)]
     sections = list(SECTIONS)
 
     def place(entry: Entry) -> tuple[int, int]:
@@ -55,6 +57,10 @@ def entries() -> tuple[Entry, ...]:
         return sections.index(entry.section), number
 
     return tuple(sorted(found, key=place))
+
+
+def _is_for(entry: Entry, survey: str | None) -> bool:
+    return survey is None or not entry.surveys or survey in entry.surveys
 
 
 def run(workspace: Workspace, params: Params) -> None:
@@ -68,7 +74,7 @@ def run(workspace: Workspace, params: Params) -> None:
     inputs, folder = Inputs(workspace, params), workspace.figures
     made: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
-    for entry in entries():
+    for entry in entries(workspace.survey):
         lacks = _lacks(entry, inputs)
         if lacks:
             missing.append({"name": entry.name, "title": entry.title, "paper": entry.paper,
@@ -86,15 +92,15 @@ def run(workspace: Workspace, params: Params) -> None:
             file.unlink()
     log.info("figures: %d in %s", len(made), folder)
     for words in missing_words(workspace):
-        log.warning("figures: %s", words)
+        log.info("figures: %s", words)
 
 
 def _lacks(entry: Entry, inputs: Inputs) -> list[dict[str, str]]:
-    from cmass.figures.house import SOURCES
+    from cmass.figures.house import source
 
     root = inputs.workspace.root
     return [
-        {"file": inputs.path(name).relative_to(root).as_posix(), "command": SOURCES[name].command}
+        {"file": inputs.path(name).relative_to(root).as_posix(), "command": source(name).command}
         for name in inputs.lacking(entry.sources)
     ]
 

@@ -46,7 +46,7 @@ class Source:
     command: str
 
 
-#: Every source by name; the name is that of the file that holds a copy of it.
+#: Products of the steps by name; the name is that of the file that holds a copy of it.
 SOURCES: dict[str, Source] = {
     "mock_clusters": Source("mock_clusters", lambda w: w.mock / "clusters", "cmass mock"),
     "mock_galaxies": Source("mock_galaxies", lambda w: w.mock / "galaxies", "cmass mock"),
@@ -81,8 +81,18 @@ SOURCES: dict[str, Source] = {
         "mass_function", lambda w: w.masses / "mass_function.parquet", "cmass infer"
     ),
     "offsets": Source("offsets", lambda w: w.masses / "offsets.parquet", "cmass infer"),
+    "xray_matches": Source(
+        "xray_matches", lambda w: w.masses / "xray_matches.parquet", "cmass infer"
+    ),
     "realism": Source("realism", lambda w: w.realism / "realism.parquet", "cmass realism"),
 }  # fmt: skip
+
+
+def source(name: str) -> Source:
+    """The source called `name`: a product of a step, or a table of a study."""
+    from cmass.figures.beyond import sources
+
+    return SOURCES[name] if name in SOURCES else sources()[name]
 
 
 @dataclass(frozen=True)
@@ -119,11 +129,11 @@ class Inputs:
 
     def path(self, name: str) -> Path:
         """File or folder of a source."""
-        return SOURCES[name].path(self.workspace)
+        return source(name).path(self.workspace)
 
     def __getitem__(self, name: str) -> pa.Table:
         if name not in self._read:
-            self._read[name] = read_table(self.path(name), SOURCES[name].schema)
+            self._read[name] = read_table(self.path(name), source(name).schema)
         return self._read[name]
 
     def lacking(self, names: Iterable[str]) -> list[str]:
@@ -161,6 +171,8 @@ class Entry:
         Numbers of ours with those of the paper, from tables and parameters.
     wide : bool
         Takes the whole width of a page.
+    surveys : tuple of str
+        Surveys that it can be made for; empty for all.
     """
 
     name: str
@@ -173,6 +185,7 @@ class Entry:
     tables: Callable[[Inputs], dict[str, pa.Table]] | None = None
     numbers: Callable[[Tables, Params], list[Number]] = _no_numbers
     wide: bool = False
+    surveys: tuple[str, ...] = ()
 
     def behind(self, inputs: Inputs) -> dict[str, pa.Table]:
         """The tables behind the figure, by file name."""

@@ -302,7 +302,7 @@ def _function_numbers(tables: Tables, params: Params) -> list[Number]:
         for one in rows("comparison", "n_compared", bin=None)(tables, params)
     ]
     found += rows("survey_area", "effective_area", bin=None)(tables, params)
-    found.append(Number("Completeness limit", _complete(params), paper=14.0, unit="log10(Msun/h)"))
+    found.append(Number("Completeness limit, log₁₀ M [h⁻¹ M☉]", _complete(params), paper=14.0))
     mass, density = to_numpy(function, "log10_m200c", "density_h3_mpc3_dex")
     names = np.array(function["estimator"].to_pylist())
     for name, words in (("cnn3d", "CNN₃D"), ("galweight", "GalWeight")):

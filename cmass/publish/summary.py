@@ -78,10 +78,25 @@ METRIC_WORDS = {
     "truth_pull_std": "Standard deviation of the pull against the truth, embedded survey",
     "truth_coverage_68": "True masses inside the 1σ interval, embedded survey (calibrated: 0.683)",
     "truth_coverage_95": "True masses inside the 2σ interval, embedded survey (calibrated: 0.954)",
+    "xray_n_matched": "Clusters with an X-ray mass",
+    "xray_n_ambiguous": "Of these with a second candidate",
+    "xray_n_pairs_refused": "Pairs refused for a nearer one",
+    "xray_n_in_survey": "X-ray clusters in the survey’s volume",
+    "xray_n_by_chance": "X-ray matches expected by chance",
+    "xray_n_compared": "Clusters compared with X-ray masses",
+    "xray_conversion_error": "Median error of the X-ray mass from concentrations",
+    "xray_mass_error": "Median error of the X-ray mass",
     "effective_area": "Area of the sky that the clusters stand for",
     "sigma_n": "Richness-dependent error σ_N (eq. 7)",
     "sigma_0": "Richness-independent error σ₀ (eq. 7)",
 }
+
+
+#: Estimators in words.
+ESTIMATOR_WORDS = {
+    "cnn3d": "CNN₃D", "cnn3d_hmf": "CNN₃D (mass-function prior)", "point": "CNN₃D point estimate",
+    "dispersion": "σ–M", "galweight": "GalWeight",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,10 +123,10 @@ class FlagCount:
 
 
 def number_text(value: float | None, *, count: bool = False) -> str:
-    """A number for people: counts and large whole numbers whole, others with three decimals."""
+    """A number for people: counts and large numbers whole, others with three decimals."""
     if value is None or not np.isfinite(value):
         return "–"
-    if count or (float(value).is_integer() and abs(value) >= 2):
+    if count or abs(value) >= 1000 or (float(value).is_integer() and abs(value) >= 2):
         text = f"{value:.0f}"
     elif abs(value) >= 0.001 or value == 0:
         text = f"{value:.3f}"
@@ -141,7 +156,28 @@ def metric_words(metric: str, bin: str) -> str:
         return "Clusters of the survey"
     if metric == "n_without_posterior" and bin != "all":
         return "Clusters without a posterior"
+    if metric.startswith("xray_") and metric not in METRIC_WORDS:
+        return _xray_words(metric.removeprefix("xray_"))
     return METRIC_WORDS.get(metric, metric.replace("_", " ").capitalize())
+
+
+#: What of an estimator is compared with X-ray masses; longer names first.
+_XRAY_WORDS = {
+    "n_compared_": "clusters compared", "not_worse_": "scatter not above GalWeight’s (1: yes)",
+    "abs_offset_beyond_galweight_": "|offset| less GalWeight’s",
+    "scatter_robust_beyond_galweight_": "robust scatter less GalWeight’s",
+    "scatter_beyond_galweight_": "scatter less GalWeight’s",
+    "scatter_robust_": "robust scatter", "scatter_": "scatter", "offset_": "median offset",
+    "slope_major_axis_": "slope of the major axis", "slope_": "slope",
+}  # fmt: skip
+
+
+def _xray_words(rest: str) -> str:
+    for start, words in _XRAY_WORDS.items():
+        if rest.startswith(start):
+            name = ESTIMATOR_WORDS.get(rest.removeprefix(start), rest.removeprefix(start))
+            return f"{name} against X-ray: {words}"
+    return f"X-ray: {rest.replace('_', ' ')}"
 
 
 def calibration_value(calibration: pa.Table, metric: str, bin: str = "all") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Panel:
     svg: str
     wide: bool
     numbers: list[FigureNumber]
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def write_report(
         tiles=_tiles(tables, workspace.survey),
         sections=sections(workspace, params),
         realism_scores=_realism_scores(workspace, params),
-        numbers=[n for n in numbers if n.bin in main and not n.metric.startswith("n_flag_")],
+        numbers=[
+            n for n in numbers if n.bin in main and not n.metric.startswith(("n_flag_", "xray_"))
+        ],
         numbers_by_bin=[n for n in numbers if n.bin not in main],
         flags=summary.flag_counts(masses),
         expectations=expectation_rows(read_json(expectations)) if expectations.exists() else [],
@@ -156,11 +159,23 @@ def sections(workspace: Workspace, params: Params) -> list[Section]:
             Panel(entry.name, entry.title, entry.paper, one.caption, svg, entry.wide,
                   [_figure_number(n) for n in one.numbers])
         )  # fmt: skip
-    known = {entry.section for entry in figures.entries()}
+    known = {entry.section for entry in figures.entries(workspace.survey)}
     return [
-        Section(name, title, panels.get(name, []), figures.missing_words(workspace, name))
+        Section(name, title, alone(panels.get(name, [])), figures.missing_words(workspace, name))
         for name, title in figures.SECTIONS.items() if name in known
     ]  # fmt: skip
+
+
+def alone(panels: list[Panel]) -> list[Panel]:
+    """The same, those marked that have no neighbour in a row of two: they get its whole width."""
+    found: list[Panel] = []
+    left = True
+    for place, panel in enumerate(panels):
+        last = place + 1 == len(panels) or panels[place + 1].wide
+        single = not panel.wide and left and last
+        found.append(replace(panel, single=single))
+        left = True if panel.wide or single else not left
+    return found
 
 
 def _figure_number(number: dict[str, Any]) -> FigureNumber:
@@ -180,7 +195,7 @@ def _figure_number(number: dict[str, Any]) -> FigureNumber:
 
 def unit_words(unit: str) -> str:
     """A VOUnit string for people."""
-    known = {"log10(Msun/h)": "(log₁₀ h⁻¹ M☉)", "deg2": "deg²", "Mpc/h": "h⁻¹ Mpc"}
+    known = {"log10(Msun/h)": "log₁₀ h⁻¹ M☉", "deg2": "deg²", "Mpc/h": "h⁻¹ Mpc"}
     return known.get(unit, unit)
 
 

@@ -18,10 +18,11 @@ from cmass.figures import SECTIONS, entries
 from cmass.figures.overview import save_overview
 from cmass.params import Params
 from cmass.publish import run
-from cmass.publish.report import SIZE_MAX
+from cmass.publish.report import SIZE_MAX, Panel, alone
+from cmass.publish.summary import metric_words
 from cmass.workspace import Workspace
 
-FIGURES = [entry.name for entry in entries()]
+FIGURES = [e.name for e in entries("embedded") if not e.name.startswith("study_")]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -122,7 +123,7 @@ def test_a_survey_without_any_mass_has_a_report(make_workspace, monkeypatch, sur
     workspace = make_workspace(n_clusters=3, survey=survey, with_masses=False)
     wanted = ("sky", "fig10_galweight", "figA1_mass_function", "realism_clumpiness")
     some = tuple(entry for entry in entries() if entry.name in wanted)
-    monkeypatch.setattr(figures, "entries", lambda: some)
+    monkeypatch.setattr(figures, "entries", lambda survey=None: some)
     params = Params.model_validate({"profile": "standard", "survey": survey})
     figures.run(workspace, params)
     run(workspace, params)
@@ -197,3 +198,22 @@ def _pixels(path: Path) -> np.ndarray:
 
     image = imread(path)
     return np.round(image[..., :3] * 255).astype(int)
+
+
+def test_a_figure_without_neighbour_gets_the_whole_row() -> None:
+    def panel(name: str, wide: bool) -> Panel:
+        return Panel(name, name, "", "", "", wide, [])
+
+    panels = [panel(n, n.isupper()) for n in ("a", "B", "c", "d", "e", "F", "g", "h", "i")]
+    single = [p.name for p in alone(panels) if p.single]
+    assert single == ["a", "e", "i"]
+
+
+def test_xray_rows_stand_with_their_figure() -> None:
+    assert metric_words("xray_scatter_beyond_galweight_cnn3d", "sdss") == (
+        "CNN₃D against X-ray: scatter less GalWeight’s"
+    )
+    assert metric_words("xray_offset_cnn3d_hmf", "sdss") == (
+        "CNN₃D (mass-function prior) against X-ray: median offset"
+    )
+    assert metric_words("xray_n_matched", "sdss") == "Clusters with an X-ray mass"

@@ -1,0 +1,97 @@
+"""Masses beside X-ray masses of the same clusters, which no galaxy's velocity went into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+
+from cmass.figures.house import Entry, Number, Tables, rows
+from cmass.figures.style import BLUE, CNN_MASS, INK, MUTED, RED, canvas, nothing
+from cmass.params import Params
+from cmass.tables import to_numpy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_XRAY_MASS = r"X-ray $\log_{10} M_{200c}$ [$h^{-1}\,M_\odot$]"
+#: What is drawn beside X-ray masses: columns of value, lower and upper end or error; label, colour.
+_BESIDE = (
+    ("log10_m200c_p50", CNN_MASS, BLUE),
+    ("log10_m200_galweight", r"GalWeight $\log_{10} M_{200}$ [$h^{-1}\,M_\odot$]", RED),
+)
+
+
+@canvas(10.4, 4.9)
+def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) -> None:
+    """Our masses and GalWeight's against X-ray masses (table ``xray_matches``)."""
+    both = pc.and_(pc.is_valid(matches["log10_m200c_p50"]),
+                   pc.is_valid(matches["log10_m200_galweight"]))  # fmt: skip
+    shown = matches.filter(pc.and_(matches["accepted"], both))
+    if not shown.num_rows:
+        nothing(figure.add_subplot(), "No cluster has an X-ray mass: nothing to compare.")
+        return
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    xray, low, high = to_numpy(
+        shown, "log10_m200c_xray", "log10_m200c_xray_err_lower", "log10_m200c_xray_err_upper"
+    )
+    everything = np.concatenate([xray, *to_numpy(shown, *(name for name, *_ in _BESIDE))])
+    limits = float(everything.min()) - 0.1, float(everything.max()) + 0.1
+    for axes, (name, label, colour) in zip(panels, _BESIDE, strict=True):
+        (mass,) = to_numpy(shown, name)
+        _points(axes, xray, mass, np.array([low, high]), _errors(shown, name), colour,
+                shown["ambiguous"].to_numpy(zero_copy_only=False))  # fmt: skip
+        axes.plot(limits, limits, "--", color=INK, lw=1)
+        axes.axvline(complete_log10_m200c, color=MUTED, lw=1, ls=":")
+        axes.set(xlim=limits, ylim=limits, xlabel=_XRAY_MASS, ylabel=label)
+        axes.set_aspect("equal")
+        difference = mass - xray
+        words = f"median {np.median(difference):+.2f} dex"
+        if difference.size > 1:
+            words += f", scatter {difference.std(ddof=1):.2f} dex"
+        axes.set_title(words)
+
+
+def _errors(shown: pa.Table, name: str) -> np.ndarray:
+    """Lower and upper errors of a mass, shape (2, n)."""
+    if name == "log10_m200_galweight":
+        (error,) = to_numpy(shown, "log10_m200_galweight_err")
+        return np.array([error, error])
+    p16, p50, p84 = to_numpy(shown, "log10_m200c_p16", "log10_m200c_p50", "log10_m200c_p84")
+    return np.array([p50 - p16, p84 - p50])
+
+
+def _points(axes: Axes, x, y, x_error, y_error, colour: str, unsure: np.ndarray) -> None:
+    axes.errorbar(x, y, np.nan_to_num(y_error), np.nan_to_num(x_error), fmt="none", color=colour,
+                  lw=0.6, alpha=0.3)  # fmt: skip
+    axes.plot(x[~unsure], y[~unsure], "o", ms=4, mew=0, color=colour, alpha=0.8)
+    if unsure.any():
+        axes.plot(x[unsure], y[unsure], "o", ms=4, mfc="none", mew=0.9, color=colour,
+                  label="two candidates")  # fmt: skip
+        axes.legend(loc="upper left")
+
+
+def _numbers(tables: Tables, params: Params) -> list[Number]:
+    metrics = ["xray_n_matched", "xray_n_by_chance", "xray_n_compared"]
+    for name in ("cnn3d", "galweight"):
+        metrics += [f"xray_{what}_{name}" for what in ("offset", "scatter", "scatter_robust")]
+    metrics += ["xray_scatter_beyond_galweight_cnn3d", "xray_scatter_robust_beyond_galweight_cnn3d"]
+    return rows("comparison", *metrics, bin=None)(tables, params)
+
+
+FIGURES = (
+    Entry(
+        "xray_masses", "Masses beside X-ray masses", "external", ("xray_matches", "comparison"),
+        lambda t, p: beside_xray(t["xray_matches"], p.infer.xray.complete_log10_m200c),
+        "Posterior medians (left) and GalWeight's masses (right) of the same clusters against M200c "
+        "from the X-ray luminosity (MCXC-II; M500c brought to M200c in h⁻¹ M☉). Dashed: equality; "
+        "right of the dotted line the X-ray surveys are complete. X-ray masses scatter about the true "
+        "ones by some 0.1 dex, and hydrostatic ones are 10 to 30 % low, so that equality is not what "
+        "an unbiased mass would show. Differences in scatter are paired: negative where ours is "
+        "smaller.",
+        numbers=_numbers, wide=True, surveys=("sdss",),
+    ),
+)  # fmt: skip
