@@ -18,6 +18,7 @@ from scipy.special import ndtr
 
 from cmass import pretrained
 from cmass.evaluate import metrics
+from cmass.mock.haloes import window_share
 from cmass.params import Params
 from cmass.posterior import TAIL, cumulative_at, reweight
 from cmass.seeds import generator
@@ -109,12 +110,13 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     flat = bundle.density.posterior(point, edges)
     # Truths beyond the prior's edges belong to neither population.
     inside = (true >= edges[0]) & (true <= edges[-1])
-    cell = np.clip(np.searchsorted(edges, true, side="right") - 1, 0, len(centres) - 1)
-    ratio = np.divide(hmf_prior, flat_prior, out=np.zeros_like(hmf_prior), where=flat_prior > 0)
-    samples = [
-        (FLAT, true, halo_ids(predictions["cluster_id"]), flat, np.where(inside, 1.0, 0.0)),
-        (HMF, true, halo_ids(predictions["cluster_id"]), flat, np.where(inside, ratio[cell], 0.0)),
-    ]
+    share = window_share(true, params.mock.haloes)
+    even = np.where(inside, 1.0, 0.0)
+    steep = even * np.interp(true, centres, hmf_prior)
+    # The windows are as `share` has them: flat, but for tails that a profile may have.
+    steep = np.divide(steep, share, out=np.zeros_like(steep), where=share > 0)
+    halo = halo_ids(predictions["cluster_id"])
+    samples = [(FLAT, true, halo, flat, even), (HMF, true, halo, flat, steep)]
     file = workspace.evaluation / "population.parquet"
     if file.exists():
         seen = read_table(file, "population_masses")

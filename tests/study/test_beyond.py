@@ -16,6 +16,7 @@ from cmass.columns import TABLES
 from cmass.errors import InputError, ParameterError
 from cmass.estimators.windows import Windows
 from cmass.evaluate.metrics import Bootstrap
+from cmass.mass_function import mass_function
 from cmass.mock.haloes import plan_haloes
 from cmass.networks import training
 from cmass.params import Params
@@ -341,6 +342,14 @@ def test_the_priors_of_a_run(tiny_run):
     steep = rows["mass function", "mass function", "all"]
     assert steep["n_effective"] < 0.7 * steep["n_evaluation"]
     assert ("mass function", priors.UNIVERSE, "all") in rows
+    # The windows are flat in log mass, so each weighs as many haloes as there are of its mass;
+    # the shape of the mass function hardly knows of the redshift, and 128 bins blur it little
+    judged = read_table(workspace.evaluation / "predictions.parquet", "predictions").to_pandas()
+    grid = read_table(workspace.posterior / "posterior_grid.parquet", "posterior_grid").to_pandas()
+    true = judged.log10_m200c_true.to_numpy()
+    low, high = grid.log10_m200c_low.min(), grid.log10_m200c_high.max()
+    weight = mass_function(true[(true >= low) & (true <= high)], 0.05, params.cosmology)
+    assert steep["n_effective"] == pytest.approx(weight.sum() ** 2 / (weight**2).sum(), rel=0.1)
     calibration = read_table(
         workspace.evaluation / "calibration.parquet", "calibration"
     ).to_pylist()
@@ -545,6 +554,7 @@ def test_sight_lines(trained, monkeypatch):
     result = study.run_study("sightlines", workspace, params)
     everything = result.table.to_pylist()[0]
     assert everything["n_haloes"] == 8
+    assert len(result.table) == 1  # bins of two haloes each say nothing
     file = workspace.study / "profile" / "sightlines" / "predictions.parquet"
     frame = read_table(file, "study_predictions").to_pandas()
     e = frame.log10_m200c_true - frame.log10_m200c
@@ -553,7 +563,6 @@ def test_sight_lines(trained, monkeypatch):
     rest = e - np.polyval(line, frame.log10_m200c_true)
     pooled = np.sqrt((rest - rest.groupby(halo).transform("mean")).pow(2).sum() / (len(e) - 8))
     assert everything["within_scatter"] == pytest.approx(pooled, rel=1e-6)
-    # one window again, from its halo alone
     monkeypatch.setattr(mock, "run", None)  # nothing is simulated or weighed a second time
     again = study.run_study("sightlines", workspace, params)
     assert again.table.equals(result.table)
