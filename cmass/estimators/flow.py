@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cmass.errors import ParameterError
 from cmass.estimators import Estimator
 from cmass.estimators.phase_space import cumulative_counts
 from cmass.estimators.windows import Sets, Windows
@@ -60,7 +61,7 @@ class Flow(Estimator):
         from flowjax.train.train_utils import step
 
         how = self.params.rivals.flow
-        summaries = _summaries(sets.train)
+        summaries = self._summaries(sets.train)
         self._centre = summaries.mean(axis=0)
         scale = summaries.std(axis=0) + 1e-6
         _, sizes, axes = np.linalg.svd((summaries - self._centre) / scale, full_matrices=False)
@@ -92,6 +93,11 @@ class Flow(Estimator):
                     optimizer=optimizer, opt_state=state, loss_fn=loss, key=jr.key(0),
                 )  # fmt: skip
             value = float(loss(params, static, held, held_context))
+            if not np.isfinite(value):
+                raise ParameterError(
+                    f"the flow diverged: its validation loss of epoch {epoch + 1} is {value}; lower "
+                    "rivals.flow.learning_rate"
+                )
             if value < best_loss:
                 best, best_loss, best_epoch = params, value, epoch
             late = time.monotonic() - start > how.seconds_max
@@ -122,7 +128,12 @@ class Flow(Estimator):
         return ((log10_m200c - self._mass[0]) / self._mass[1]).astype(np.float32)[:, None]
 
     def _context(self, windows: Windows) -> NDArray[np.float32]:
-        return ((_summaries(windows) - self._centre) @ self._whiten).astype(np.float32)
+        return ((self._summaries(windows) - self._centre) @ self._whiten).astype(np.float32)
+
+    def _summaries(self, windows: Windows) -> Array:
+        """Logarithms of the cumulative counts and of the redshift, shape (n, n_summaries)."""
+        counts = np.log1p(cumulative_counts(windows, self.params.window))
+        return np.column_stack([counts.reshape(len(windows), -1), np.log(windows.z)])
 
     def posterior(self, windows: Windows, edges: Array) -> Array:
         """The flow's density at the middle of equal parts of each bin, unit sum in the range."""
@@ -186,9 +197,3 @@ class Flow(Estimator):
         with open(folder / "flow.eqx", "rb") as stream:
             one._flow = eqx.tree_deserialise_leaves(stream, one._build())
         return one
-
-
-def _summaries(windows: Windows) -> Array:
-    """Logarithms of the cumulative counts and of the redshift, shape (n, n_summaries)."""
-    counts = np.log1p(cumulative_counts(windows)).reshape(len(windows), -1)
-    return np.column_stack([counts, np.log(windows.z)])

@@ -136,10 +136,7 @@ def fit(
                 batch = augment(batch, random)
             total += float(model.train_on_batch(_given(batch), targets[rows]))
             model.reset_metrics()
-        progress.epoch += 1
-        progress.loss.append(total / (n // size))
-        progress.val_loss.append(_mean_loss(model, *validation, size))
-        progress.learning_rate.append(rate)
+        progress.add_epoch(total / (n // size), _mean_loss(model, *validation, size), rate)
         if progress.best_epoch == progress.epoch:
             best = model.get_weights()
         progress.seconds += time.monotonic() - start

@@ -7,27 +7,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmass.estimators.windows import Windows
+from cmass.params import WindowParams
 
 Array = NDArray[np.float64]
 
-#: Edges of the counts in projected radius (proper Mpc/h) and |v| (km/s): finer where members are.
-RADII_MPC_H = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.8, 4.0)
-SPEEDS_KM_S = (150.0, 300.0, 500.0, 700.0, 1000.0, 1300.0, 1700.0, 2200.0)
+#: Edges of the counts in projected radius (proper Mpc/h) and |v| (km/s), finer where members are;
+#: the window's own edge is the last one.
+_RADII_MPC_H = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.8, 4.0)
+_SPEEDS_KM_S = (150.0, 300.0, 500.0, 700.0, 1000.0, 1300.0, 1700.0)
 #: Cylinders in which a galaxy's neighbours are counted: radius (proper Mpc/h), half depth (km/s).
 CYLINDERS = ((0.3, 400.0), (0.7, 700.0), (1.5, 1000.0))
 
 
-def cumulative_counts(windows: Windows) -> Array:
-    """Galaxies inside each radius and below each speed, about the centre.
+def lattice(window: WindowParams) -> tuple[Array, Array]:
+    """Radii (proper Mpc/h) and speeds (km/s) within which galaxies of a window are counted."""
+    radii = [*(r for r in _RADII_MPC_H if r < window.half_width_mpc_h), window.half_width_mpc_h]
+    speeds = [*(v for v in _SPEEDS_KM_S if v < window.v_max_km_s), window.v_max_km_s]
+    return np.array(radii), np.array(speeds)
+
+
+def cumulative_counts(windows: Windows, window: WindowParams) -> Array:
+    """Galaxies inside each radius and below each speed of `lattice`, about the centre.
 
     Returns
     -------
-    ndarray, shape (n, len(RADII_MPC_H), len(SPEEDS_KM_S))
+    ndarray, shape (n, n_radii, n_speeds)
     """
+    radii_mpc_h, speeds_km_s = lattice(window)
     radius = np.hypot(windows.points[:, 0], windows.points[:, 1])
     speed = np.abs(windows.points[:, 2])
-    i, j = np.searchsorted(RADII_MPC_H, radius), np.searchsorted(SPEEDS_KM_S, speed)
-    shape = (len(windows), len(RADII_MPC_H) + 1, len(SPEEDS_KM_S) + 1)
+    i, j = np.searchsorted(radii_mpc_h, radius), np.searchsorted(speeds_km_s, speed)
+    shape = (len(windows), radii_mpc_h.size + 1, speeds_km_s.size + 1)
     cluster = np.repeat(np.arange(len(windows)), windows.n_galaxies)
     cells = np.ravel_multi_index((cluster, i, j), shape)
     counts = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cmass.errors import ParameterError
 from cmass.networks import cnn3d, streaming
 from cmass.params import Params, TrainParams
 from cmass.progress import track
@@ -50,6 +52,24 @@ class State:
     loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
+
+    def add_epoch(self, loss: float, val_loss: float, learning_rate: float) -> None:
+        """Note the losses of an epoch.
+
+        Raises
+        ------
+        ParameterError
+            The validation loss is not finite: training has diverged, and no later epoch is better.
+        """
+        if not math.isfinite(val_loss):
+            raise ParameterError(
+                f"training diverged: the validation loss of epoch {self.epoch + 1} is {val_loss}; "
+                f"lower the learning rate (now {learning_rate:g})"
+            )
+        self.epoch += 1
+        self.loss.append(loss)
+        self.val_loss.append(val_loss)
+        self.learning_rate.append(learning_rate)
 
     @property
     def best_epoch(self) -> int:
@@ -142,10 +162,8 @@ def fit(
             total += float(model.train_on_batch(x, y)) * len(y)
             seen += len(y)
             model.reset_metrics()
-        state.epoch += 1
-        state.loss.append(total / seen)
-        state.val_loss.append(mean_squared_error(model, validation_folder, train.batch_size))
-        state.learning_rate.append(rate)
+        held = mean_squared_error(model, validation_folder, train.batch_size)
+        state.add_epoch(total / seen, held, rate)
         if state.best_epoch == state.epoch:
             best = model.get_weights()
         _save(checkpoint, identity, model, state, best)

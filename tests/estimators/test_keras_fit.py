@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cmass.errors import ParameterError
 from cmass.params import RivalTrainingParams
 
 pytest.importorskip("tensorflow")
@@ -95,3 +96,9 @@ def test_a_prediction_does_not_depend_on_its_company(data, tmp_path):
     together = keras_fit.predict(model, [x], batch_size=64)
     np.testing.assert_array_equal(together[100:107], keras_fit.predict(model, [x[100:107]], 64))
     assert keras_fit.predict(model, [x[:0]], 64).shape == (0, 1)
+
+
+def test_a_fit_that_diverges_says_so_and_keeps_nothing(data, tmp_path):
+    how = HOW.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(ParameterError, match=r"diverged.*lower the learning rate"):
+        _fit(data, tmp_path, how)

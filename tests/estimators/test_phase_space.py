@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cmass.estimators.phase_space import (
     CYLINDERS,
-    RADII_MPC_H,
-    SPEEDS_KM_S,
     cumulative_counts,
+    lattice,
     neighbours,
 )
+from cmass.params import WindowParams
 from tests.estimators.toy import toy_windows
 
 
-def test_counts_inside_each_radius_and_speed():
+@pytest.mark.parametrize("half_width_mpc_h", [1.6, 4.0, 6.0])  # the paper's windows
+def test_counts_inside_each_radius_and_speed(half_width_mpc_h):
     windows = toy_windows(4, 1)
-    counts = cumulative_counts(windows)
+    window = WindowParams(half_width_mpc_h=half_width_mpc_h)
+    counts, (radii, speeds) = cumulative_counts(windows, window), lattice(window)
+    assert radii[-1] == half_width_mpc_h and (np.diff(radii) > 0).all()
     for c in range(4):
         x, y, v = windows.cloud(c).T
-        for i, radius in enumerate(RADII_MPC_H):
-            for j, speed in enumerate(SPEEDS_KM_S):
+        for i, radius in enumerate(radii):
+            for j, speed in enumerate(speeds):
                 inside = (np.hypot(x, y) <= radius) & (np.abs(v) <= speed)
                 assert counts[c, i, j] == inside.sum()
 

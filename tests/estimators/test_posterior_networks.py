@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmass.evaluate.metrics import interval_coverage, robust_scatter
+from cmass.evaluate.calibration import interval_coverage
+from cmass.evaluate.metrics import robust_scatter
 from cmass.posterior import cumulative_at
 from tests.estimators.toy import shuffled, toy_params, toy_sets, toy_windows
 

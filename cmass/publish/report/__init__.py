@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cmass.errors import InputError
 from cmass.params import Params
 from cmass.publish import summary
 from cmass.tables import read_json, read_table
@@ -104,7 +105,10 @@ def write_report(
     )
     path.write_text(text, encoding="utf-8")
     if path.stat().st_size > SIZE_MAX:
-        raise RuntimeError(f"{path.name} has {path.stat().st_size} bytes, more than {SIZE_MAX}")
+        raise InputError(
+            f"the report has {path.stat().st_size} bytes, more than {SIZE_MAX}", file=path,
+            remedy="One of its figures draws too many points as vectors: draw them as an image",
+        )  # fmt: skip
 
 
 def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str]]:
