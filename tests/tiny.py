@@ -24,9 +24,10 @@ def tiny_params(**changes) -> Params:
     params = load_params(Path(__file__).parents[1] / "params.yaml", "smoke")
     voxels = params.voxels.model_copy(update={"n": 26})
     posterior = params.posterior.model_copy(update={"n_bins": 24})
-    return params.model_copy(
-        update={"voxels": voxels, "posterior": posterior, "workers": 1, **changes}
-    )
+    # Those that train nothing; the others have tests of their own.
+    rivals = params.rivals.model_copy(update={"estimators": ("cnn3d", "dispersion", "richness")})
+    sections = {"voxels": voxels, "posterior": posterior, "rivals": rivals}
+    return params.model_copy(update={**sections, "workers": 1, **changes})
 
 
 def window(log10_m: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -176,7 +177,7 @@ def survey(workspace: Workspace, params: Params, n: int = 30) -> pa.Table:
 
 def finished_run(root: Path) -> tuple[Workspace, Params]:
     """A workspace with every product up to infer."""
-    from cmass import evaluate, infer, posterior, voxels
+    from cmass import evaluate, infer, posterior, rivals, voxels
     from cmass.evaluate import realism
 
     params = tiny_params()
@@ -186,6 +187,7 @@ def finished_run(root: Path) -> tuple[Workspace, Params]:
     fitted_network(workspace, params)
     posterior.run(workspace, params)
     evaluate.run(workspace, params)
+    rivals.run(workspace, params)
     survey(workspace, params)
     infer.run(workspace, params)
     realism.run(workspace, params)
