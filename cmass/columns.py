@@ -528,6 +528,15 @@ _COLUMNS = [
         nullable=True,
     ),
     _c(
+        "scatter_error",
+        "float64",
+        "dex",
+        "stat.error",
+        "Standard error of the standard deviation of log10(M_true/M_pred)",
+        0,
+        nullable=True,
+    ),
+    _c(
         "density",
         "float64",
         "1/dex2",
@@ -1577,6 +1586,12 @@ _TABLES = [
         "cluster_id halo_id log10_m200c_true log10_m200c contaminant_mass_ratio "
         "contaminant_distance",
         "cluster_id",
+    ),
+    _table(
+        "residual_bins",
+        "Residuals log10(M_true/M_pred) of the mocks in one bin of distance, richness or prediction",
+        "statistic coordinate_low coordinate_high n mean error scatter scatter_error",
+        "statistic coordinate_low",
     ),
     _table(
         "contamination_bins",
