@@ -407,14 +407,14 @@ def run(workspace: Workspace, params: Params) -> None:
         "point": (to_numpy(population, "log10_m200c")[0], mocks.count),
         "galweight": against.expected_reference(),
     }
+    rivals = survey_masses(workspace, params, survey_windows(clusters, galaxies))
     by_xray = external.compare(
-        workspace, params, masses, clusters, {}, seeds.generator(params.seed, "infer-xray")
+        workspace, params, masses, clusters, rivals, seeds.generator(params.seed, "infer-xray")
     )
     if by_xray is not None:
         comparison = pa.concat_tables([comparison, by_xray])
     function = mass_function_table(by_estimator, area, median_z, params, expected)
     folder = workspace.masses
-    rivals = survey_masses(workspace, params, survey_windows(clusters, galaxies))
     write_table(folder / "rivals.parquet", rivals, "rival_masses")
     write_table(folder / "masses.parquet", masses, "masses")
     write_table(folder / "comparison.parquet", comparison, "calibration")
