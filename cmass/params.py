@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cmass.errors import ParameterError
 
@@ -416,8 +416,26 @@ class TrainParams(_Section):
 class PosteriorParams(_Section):
     """Density estimate of (prediction, truth)."""
 
-    bandwidth: float = _f(0.20, "factor of the bivariate Gaussian KDE (paper: 0.20)", gt=0)
+    bandwidth: float | Literal["auto"] = _f(
+        "auto",
+        "factor of the bivariate Gaussian KDE; auto: best log score, folds by halo (paper: 0.20)",
+    )
+    plain_bandwidth: float = _f(
+        0.20, "the same of the plain posterior that the chosen one is shown beside (paper: 0.20)",
+        gt=0,
+    )  # fmt: skip
+    recalibration: Literal["auto", "none"] = _f(
+        "auto", "correct by richness and redshift where the test set's log score gains; none: never"
+    )
+    folds: int = _f(5, "folds of the cross-validation, made of haloes", ge=2)
     n_bins: int = _f(128, "bins of log mass", ge=16)
+
+    @field_validator("bandwidth")
+    @classmethod
+    def _bandwidth_is_positive(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not value > 0:
+            raise ValueError("bandwidth must be positive, or auto")
+        return value
 
 
 class EvaluateParams(_Section):
@@ -578,20 +596,6 @@ class DeepSetsParams(RivalTrainingParams):
     members: int = _f(3, "networks whose mixtures are averaged", ge=1)
 
 
-class CausticParams(_Section):
-    """The caustic method (Diaferio 1999; Serra+2011)."""
-
-    q: float = _f(25.0, "unit of velocity over unit of H0 R in the density (Serra+2011: 25)", gt=0)
-    smoothing: float = _f(
-        3.0,
-        "factor on the kernel's width by cross-validation (1 is too narrow for 100 galaxies)",
-        gt=0,
-    )
-    filling: float = _f(0.7, "filling factor F_beta (Serra+2011: 0.7)", gt=0)
-    slope_max: float = _f(2.0, "largest d ln A / d ln R of the amplitude (Serra+2011: 2)", gt=0)
-    cells: int = _f(50, "cells in radius and in velocity", ge=10)
-
-
 class RivalsParams(_Section):
     """Other estimators of the mass, on the same mocks and the same clusters."""
 
@@ -599,20 +603,9 @@ class RivalsParams(_Section):
     seeds: tuple[int, ...] = _f(
         (1,), "first weights and batches; 1 is the run's own seed, 2 the one after, and so on"
     )
-    massive_log10_m200c: float = _f(
-        14.3, "scatter is given for clusters above as well, log10 Msun/h"
-    )
     training: RivalTrainingParams = RivalTrainingParams()
     flow: FlowParams = FlowParams()
     deepsets: DeepSetsParams = DeepSetsParams()
-    density_bandwidth: float = _f(
-        0.25, "CNN_1D, CNN_2D: bandwidth factor of the kernel density", gt=0
-    )
-    velocity_aperture_mpc_h: float = _f(
-        1.6, "CNN_1D: galaxies inside count, proper Mpc/h (Ho+2019: 1.6)", gt=0
-    )
-
-    caustic: CausticParams = CausticParams()
 
     @model_validator(mode="after")
     def _seeds_count(self) -> RivalsParams:

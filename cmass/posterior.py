@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from cmass import seeds
 from cmass.columns import FLAGS
 from cmass.errors import InputError
 from cmass.params import CosmologyParams, Params
@@ -33,13 +34,18 @@ TAIL = float(ndtr(-1.0))
 _LOG_WEIGHT_CUT = 25.0
 #: Kernels are followed to 6.5 sigma in mass (4e-11 outside).
 _TAIL_SIGMA = 6.5
+#: What `prediction_table` reads of mock_clusters.
+PREDICTION_COLUMNS = ["cluster_id", "halo_id", "z", "n_galaxies", "n_members"]
 #: Bins per axis of the joint density that figures show.
 _JOINT_BINS = 80
 
 
 @numba.njit(cache=True, nogil=True)
-def _slices(queries, d, m, h, slope, s, edges):  # pragma: no cover - compiled
-    """Kernel sums per query and mass bin: sum_i exp(-(q - d_i)²/2h²) ΔΦ; `d` ascending."""
+def _slices(queries, shift, scale, d, m, h, slope, s, edges):  # pragma: no cover - compiled
+    """Kernel sums per query and mass bin: sum_i exp(-(q - d_i)²/2h²) ΔΦ; `d` ascending.
+
+    The second coordinate of the pairs, `m`, stands for the mass shift + scale m of the query.
+    """
     n_bins = edges.size - 1
     out = np.zeros((queries.size, n_bins))
     logs = np.zeros(queries.size)
@@ -59,19 +65,55 @@ def _slices(queries, d, m, h, slope, s, edges):  # pragma: no cover - compiled
         for i in range(first, last):
             offset = q - d[i]
             weight = math.exp(-0.5 * (offset / h) ** 2 - logs[j])
-            centre = m[i] + slope * offset
-            k = np.searchsorted(edges, centre - _TAIL_SIGMA * s) - 1
+            centre = shift[j] + scale[j] * (m[i] + slope * offset)
+            width = s * scale[j]
+            k = np.searchsorted(edges, centre - _TAIL_SIGMA * width) - 1
             below = 0.0
             if k < 0:
                 k = 0
-                below = 0.5 * math.erfc((centre - edges[0]) / (s * root2))
-            end = centre + _TAIL_SIGMA * s
+                below = 0.5 * math.erfc((centre - edges[0]) / (width * root2))
+            end = centre + _TAIL_SIGMA * width
             while k < n_bins and edges[k] < end:
-                upto = 0.5 * math.erfc((centre - edges[k + 1]) / (s * root2))
+                upto = 0.5 * math.erfc((centre - edges[k + 1]) / (width * root2))
                 out[j, k] += weight * (upto - below)
                 below = upto
                 k += 1
     return out, logs
+
+
+@numba.njit(cache=True, nogil=True)
+def _at(queries, shift, scale, masses, d, m, h, slope, s, low, high):  # pragma: no cover
+    """Density and cumulative probability of each query's slice at one mass, inside low to high.
+
+    Kernels as in `_slices`, without bins: one mass a query is all that a score needs.
+    """
+    density, cumulative = np.zeros(queries.size), np.zeros(queries.size)
+    root2, root_2pi = math.sqrt(2.0), math.sqrt(2.0 * math.pi)
+    for j in range(queries.size):
+        q = queries[j]
+        right = np.searchsorted(d, q)
+        nearest = np.inf
+        if right < d.size:
+            nearest = d[right] - q
+        if right > 0:
+            nearest = min(nearest, q - d[right - 1])
+        reach = math.sqrt(nearest * nearest + 2.0 * _LOG_WEIGHT_CUT * h * h)
+        first, last = np.searchsorted(d, q - reach), np.searchsorted(d, q + reach)
+        width = s * scale[j]
+        here, below, total = 0.0, 0.0, 0.0
+        for i in range(first, last):
+            offset = q - d[i]
+            weight = math.exp(0.5 * (nearest * nearest - offset * offset) / (h * h))
+            centre = shift[j] + scale[j] * (m[i] + slope * offset)
+            start = 0.5 * math.erfc((centre - low) / (width * root2))
+            pull = (masses[j] - centre) / width
+            here += weight * math.exp(-0.5 * pull * pull) / (width * root_2pi)
+            below += weight * (0.5 * math.erfc(-pull / root2) - start)
+            total += weight * (0.5 * math.erfc((centre - high) / (width * root2)) - start)
+        if total > 0.0:
+            density[j] = here / total if low <= masses[j] <= high else 0.0
+            cumulative[j] = min(max(below / total, 0.0), 1.0)
+    return density, cumulative
 
 
 class JointDensity:
@@ -159,9 +201,52 @@ class JointDensity:
     def _sums(self, predicted: ArrayLike, edges: Array) -> tuple[Array, Array]:
         queries = np.ascontiguousarray(predicted, float)
         return _slices(
-            queries, self._d, self._m, self._h_d, self._slope, self._s,
+            queries, np.zeros(queries.size), np.ones(queries.size), self._d, self._m, self._h_d,
+            self._slope, self._s, np.ascontiguousarray(edges, float),
+        )  # fmt: skip
+
+    def conditional(self, at: Array, shift: Array, scale: Array, edges: Array) -> Array:
+        """Slices whose second coordinate x stands for the mass shift + scale x.
+
+        Parameters
+        ----------
+        at, shift, scale : ndarray, shape (n,)
+            Finite first coordinates; shift and scale in log10 mass.
+        edges : ndarray, shape (n_bins + 1,)
+            Edges of the bins in log10 M200c.
+
+        Returns
+        -------
+        ndarray, shape (n, n_bins)
+            Probability per bin; rows sum to one.
+        """
+        q, c, w = (np.ascontiguousarray(x, float) for x in (at, shift, scale))
+        sums, _ = _slices(
+            q, c, w, self._d, self._m, self._h_d, self._slope, self._s,
             np.ascontiguousarray(edges, float),
         )  # fmt: skip
+        return normalise(sums)
+
+    def conditional_at(
+        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float]
+    ) -> tuple[Array, Array]:
+        """Density (dex⁻¹) and cumulative probability of `conditional` slices at one mass each.
+
+        Parameters
+        ----------
+        at, shift, scale, masses : ndarray, shape (n,)
+        limits : (float, float)
+            Where the posterior begins and ends, log10 M200c.
+
+        Returns
+        -------
+        density, cumulative : ndarray, shape (n,)
+            The density outside the limits is 0.
+        """
+        q, c, w, m = (np.ascontiguousarray(x, float) for x in (at, shift, scale, masses))
+        return _at(
+            q, c, w, m, self._d, self._m, self._h_d, self._slope, self._s, limits[0], limits[1]
+        )
 
     def prior(self, edges: Array) -> Array:
         """Prior probability per bin: the kernel density's marginal in mass, unit sum."""
@@ -328,37 +413,44 @@ def joint_table(density: JointDensity) -> pa.Table:
 
 
 def run(workspace: Workspace, params: Params) -> None:
-    """Predict the test set, and write the joint density that makes posteriors of predictions.
+    """Predict the test set, and choose how posteriors are made of predictions.
 
-    Writes `posterior/predictions.parquet`, `posterior_grid.parquet`, `joint.parquet`,
-    `dispersion.json` (the sigma-M relation, fitted on the training set) and `range.json`
-    (what the mocks cover: outside, masses are flagged).
+    Writes `posterior/predictions.parquet`, `posterior_grid.parquet`, `joint.parquet` (the plain
+    joint density, paper, Fig. 4), `recalibration.json` (what was chosen; cmass.recalibration),
+    `recalibration.parquet` (what it was chosen among), `dispersion.json` (the sigma-M relation,
+    fitted on the training set) and `range.json` (what the mocks cover: outside, masses are
+    flagged).
     """
-    from cmass.estimators import dispersion
-    from cmass.networks import prediction
+    from cmass.networks import dispersion, prediction
     from cmass.networks.training import training_range
+    from cmass.recalibration import Posteriors, choose, pairs_of
 
-    clusters = read_table(
-        workspace.mock / "clusters", "mock_clusters", ["cluster_id", "z", "n_galaxies", "n_members"]
-    )
+    clusters = read_table(workspace.mock / "clusters", "mock_clusters", PREDICTION_COLUMNS)
     relation = dispersion.fit_mocks(workspace, params)
     model = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     predictions = prediction_table(workspace, params, model, clusters, "test", relation)
-    predicted, true = to_numpy(predictions, "log10_m200c", "log10_m200c_true")
-    density = JointDensity(predicted, true, params.posterior.bandwidth)
+    pairs = pairs_of(predictions)
+    rng = seeds.generator(params.seed, "posterior-folds")
+    recalibration, candidates = choose(pairs, params.posterior, rng)
+    posteriors = Posteriors(pairs, recalibration)
+    density = JointDensity(pairs.predicted, pairs.true, params.posterior.plain_bandwidth)
     median_z = float(np.median(to_numpy(clusters, "z")[0]))
     folder = workspace.posterior
     write_table(folder / "predictions.parquet", predictions, "predictions")
-    grid = grid_table(density, params.posterior.n_bins, median_z, params.cosmology)
+    grid = grid_table(posteriors.plain, params.posterior.n_bins, median_z, params.cosmology)
     write_table(folder / "posterior_grid.parquet", grid, "posterior_grid")
     write_table(folder / "joint.parquet", joint_table(density), "joint")
+    write_json(folder / "recalibration.json", recalibration.as_json())
+    write_table(folder / "recalibration.parquet", candidates, "recalibration")
     write_json(folder / "dispersion.json", relation.as_json())
     low, high = density.calibrated_range
     limits = {"log10_m200c_predicted_min": low, "log10_m200c_predicted_max": high}
     write_json(folder / "range.json", training_range(workspace) | limits)
     log.info(
-        "posterior: %d pairs, calibrated for predictions from %.2f to %.2f",
-        predictions.num_rows, *density.calibrated_range,
+        "posterior: %d pairs, calibrated for predictions from %.2f to %.2f; bandwidth %.2f, %s, %s",
+        predictions.num_rows, *density.calibrated_range, recalibration.bandwidth,
+        "corrected by richness and redshift" if recalibration.correction else "no correction",
+        "transform mapped" if recalibration.transform_map else "no map",
     )  # fmt: skip
 
 
@@ -372,15 +464,14 @@ def prediction_table(
     workspace, params
     model : keras.Model
     clusters : pyarrow.Table
-        `mock_clusters` with at least cluster_id, z, n_galaxies, n_members.
+        `mock_clusters` with at least `PREDICTION_COLUMNS`.
     which : str
         ``test`` or ``evaluation``.
-    relation : cmass.estimators.dispersion.Relation
+    relation : cmass.networks.dispersion.Relation
     """
     import pyarrow.compute as pc
 
-    from cmass.estimators import dispersion
-    from cmass.networks import prediction
+    from cmass.networks import dispersion, prediction
 
     ids, true, predicted = prediction.predict_folder(model, workspace.voxels / which)
     rows = pc.index_in(pa.array(ids), value_set=clusters["cluster_id"].combine_chunks())
@@ -396,7 +487,9 @@ def prediction_table(
         "predictions",
         {
             "cluster_id": ids,
+            "halo_id": own["halo_id"],
             "set": [which] * len(ids),
+            "z": own["z"],
             "log10_m200c_true": true,
             "log10_m200c": predicted,
             "log10_m200c_dispersion": relation.log10_m200c(measured, to_numpy(own, "z")[0]),

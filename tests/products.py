@@ -12,6 +12,7 @@ from scipy.stats import norm
 from cmass.columns import FLAGS
 from cmass.evaluate.realism import FEATURES, realism_table, rows_of
 from cmass.evaluate.realism.statistics import STATISTICS
+from cmass.recalibration import Recalibration
 from cmass.tables import make_table, write_json, write_table
 from cmass.workspace import Workspace
 
@@ -217,17 +218,20 @@ def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
     write_table(
         workspace.posterior / "predictions.parquet",
         make_table("predictions", {
-            "cluster_id": [f"test-{i}" for i in range(n)], "set": ["test"] * n,
+            "cluster_id": [f"test-{i}" for i in range(n)], "halo_id": np.arange(n),
+            "set": ["test"] * n, "z": rng.uniform(0.03, 0.08, n),
             "log10_m200c_true": other, "log10_m200c": other + rng.normal(0, 0.16, n),
             "log10_m200c_dispersion": other, "n_galaxies": np.full(n, 80),
             "n_members": np.full(n, 40),
         }), "predictions",
     )  # fmt: skip
+    write_json(workspace.posterior / "recalibration.json", Recalibration(0.2).as_json())
     predicted = true + rng.normal(0, 0.16, n)
     write_table(
         workspace.evaluation / "predictions.parquet",
         make_table("predictions", {
-            "cluster_id": [f"evaluation-{i}" for i in range(n)], "set": ["evaluation"] * n,
+            "cluster_id": [f"evaluation-{i}" for i in range(n)], "halo_id": np.arange(n),
+            "set": ["evaluation"] * n, "z": rng.uniform(0.03, 0.08, n),
             "log10_m200c_true": true, "log10_m200c": predicted,
             "log10_m200c_dispersion": true + rng.normal(0, 0.3, n),
             "n_galaxies": np.full(n, 80), "n_members": np.full(n, 40),

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass import pretrained, seeds
 from cmass.evaluate import calibration, metrics
 from cmass.headline import write_metrics
 from cmass.params import Params
-from cmass.posterior import cumulative_at, prediction_table
+from cmass.posterior import PREDICTION_COLUMNS, cumulative_at, prediction_table
 from cmass.tables import make_table, read_table, to_numpy, write_table
 from cmass.workspace import Workspace
 
@@ -198,19 +197,15 @@ def run(workspace: Workspace, params: Params) -> None:
     from cmass.evaluate.population import population_table
 
     bundle = pretrained.from_workspace(workspace, params)
-    clusters = read_table(
-        workspace.mock / "clusters", "mock_clusters",
-        ["cluster_id", "halo_id", "z", "n_galaxies", "n_members"],
-    )  # fmt: skip
+    clusters = read_table(workspace.mock / "clusters", "mock_clusters", PREDICTION_COLUMNS)
     predictions = prediction_table(
         workspace, params, bundle.network, clusters, "evaluation", bundle.relation
     )
-    true, predicted, rival, members = to_numpy(
-        predictions, "log10_m200c_true", "log10_m200c", "log10_m200c_dispersion", "n_members"
-    )
-    rows = pc.index_in(predictions["cluster_id"], value_set=clusters["cluster_id"].combine_chunks())
-    (halo,) = to_numpy(clusters.take(rows), "halo_id")
-    probabilities = bundle.density.posterior(predicted, bundle.edges)
+    true, predicted, rival, members, halo, n_galaxies, z = to_numpy(
+        predictions, "log10_m200c_true", "log10_m200c", "log10_m200c_dispersion", "n_members",
+        "halo_id", "n_galaxies", "z",
+    )  # fmt: skip
+    probabilities = bundle.posterior(predicted, n_galaxies, z)
     transform = cumulative_at(probabilities, bundle.edges, true)
     known = np.isfinite(transform)
     rng = seeds.generator(params.seed, "evaluate-perfect")

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from cmass import cosmology
 from cmass.columns import FLAGS
-from cmass.estimators.richness import count_near_centre
 from cmass.galweight_mass import virial_masses
 from cmass.mock.population import weights
+from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.posterior import TAIL, quantiles
 from cmass.pretrained import Bundle
@@ -42,7 +42,7 @@ def population_table(workspace: Workspace, params: Params, bundle: Bundle) -> pa
     point = point_estimates(sample, bundle, flag)
     known = np.isfinite(point)
     flag[known] |= bundle.density.flags(point[known])
-    flat = bundle.density.posterior(point, bundle.edges)
+    flat = bundle.posterior(point, np.diff(offsets), z)
     p16, p50, p84 = quantiles(flat, bundle.edges, [TAIL, 0.5, 1 - TAIL]).T
     has = np.isfinite(flat).all(axis=1)
     lengths = np.where(has, flat.shape[1], 0)

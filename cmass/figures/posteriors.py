@@ -38,8 +38,9 @@ from cmass.figures.style import (
     plain_log_ticks,
 )
 from cmass.params import Params
-from cmass.posterior import JointDensity, grid_edges, quantiles
-from cmass.tables import make_table, to_numpy
+from cmass.posterior import grid_edges, quantiles
+from cmass.recalibration import Posteriors, Recalibration, pairs_of
+from cmass.tables import make_table, read_json, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def _joint_tables(inputs: Inputs) -> dict[str, pa.Table]:
 
 def _joint_numbers(tables: Tables, params: Params) -> list[Number]:
     return [
-        Number("Bandwidth factor of the density", params.posterior.bandwidth, paper=0.20),
+        Number("Bandwidth factor of the density", params.posterior.plain_bandwidth, paper=0.20),
         Number("Test windows", float(tables["test_predictions"].num_rows), paper=20_000.0),
     ]
 
@@ -147,11 +148,16 @@ def prediction_bands(
 
 def _prediction_tables(inputs: Inputs) -> dict[str, pa.Table]:
     width = inputs.params.figures.mass_bin_dex
-    true, predicted = to_numpy(inputs["predictions"], "log10_m200c_true", "log10_m200c")
-    pairs = to_numpy(inputs["test_predictions"], "log10_m200c", "log10_m200c_true")
-    density = JointDensity(pairs[0], pairs[1], inputs.params.posterior.bandwidth)
+    true, predicted, n_galaxies, z = to_numpy(
+        inputs["predictions"], "log10_m200c_true", "log10_m200c", "n_galaxies", "z"
+    )
+    recalibration = Recalibration.from_json(
+        read_json(inputs.workspace.posterior / "recalibration.json")
+    )
+    posteriors = Posteriors(pairs_of(inputs["test_predictions"]), recalibration)
     edges = grid_edges(inputs["posterior_grid"])
-    levels = quantiles(density.posterior(predicted, edges), edges, list(_LEVELS.values()))
+    probabilities = posteriors.posterior(predicted, n_galaxies, z, edges)
+    levels = quantiles(probabilities, edges, list(_LEVELS.values()))
     return {
         "prediction_bands": prediction_bands(true, predicted, levels, width),
         "residual_bands": residuals_table(true, predicted, width),

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cmass.errors import InputError, WorkspaceError
-from cmass.estimators.dispersion import Relation
+from cmass.networks.dispersion import Relation
 from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
 from cmass.posterior import JointDensity, grid_edges
+from cmass.recalibration import Pairs, Posteriors, Recalibration, pairs_of
 from cmass.tables import file_digest, read_json, read_table, to_numpy, write_json
 from cmass.workspace import Workspace
 
@@ -59,7 +60,9 @@ class Bundle:
     weights : Path
         Weights of CNN_3D.
     density : JointDensity
-        Joint density of point estimate and truth.
+        Plain joint density of point estimate and truth, with the paper's bandwidth.
+    posteriors : Posteriors
+        What makes posteriors: the density as it was recalibrated on the test set.
     grid : pyarrow.Table
         Table `posterior_grid`.
     relation : Relation
@@ -74,6 +77,7 @@ class Bundle:
 
     weights: Path
     density: JointDensity
+    posteriors: Posteriors
     grid: pa.Table
     relation: Relation
     range: TrainingRange
@@ -96,6 +100,18 @@ class Bundle:
         """Edges of the mass bins, log10 of h⁻¹ M☉, shape (n_bins + 1,)."""
         return grid_edges(self.grid)
 
+    def posterior(self, predicted: Array, n_galaxies: Array, z: Array) -> Array:
+        """Posterior probability per mass bin of point estimates, shape (n, n_bins).
+
+        Parameters
+        ----------
+        predicted : ndarray, shape (n,)
+            Point estimates of log10 M200c (h⁻¹ M☉); one that has no posterior gets NaN.
+        n_galaxies, z : ndarray, shape (n,)
+            Galaxies in the window, and redshift.
+        """
+        return self.posteriors.posterior(predicted, n_galaxies, z, self.edges)
+
     @property
     def priors(self) -> tuple[Array, Array]:
         """Prior probabilities per bin: flat, halo mass function."""
@@ -107,14 +123,17 @@ def _assemble(
     weights: Path, posterior: Path, settings: dict[str, Any], provenance: dict[str, Any]
 ) -> Bundle:
     """Bundle of the files in `posterior`; `settings` holds parameters and range as JSON has them."""
-    pairs = read_table(
-        posterior / "predictions.parquet", "predictions", ["log10_m200c", "log10_m200c_true"]
-    )
-    predicted, true = to_numpy(pairs, "log10_m200c", "log10_m200c_true")
+    if "recalibration" in settings:
+        recalibration = Recalibration.from_json(settings["recalibration"])
+        plain_bandwidth = settings["plain_bandwidth"]
+    else:  # a model from before posteriors were recalibrated
+        recalibration, plain_bandwidth = Recalibration(settings["bandwidth"]), settings["bandwidth"]
+    pairs = _pairs(posterior / "predictions.parquet", recalibration)
     relation = posterior / "dispersion.json"
     return Bundle(
         weights=weights,
-        density=JointDensity(predicted, true, settings["bandwidth"]),
+        density=JointDensity(pairs.predicted, pairs.true, plain_bandwidth),
+        posteriors=Posteriors(pairs, recalibration),
         grid=read_table(posterior / "posterior_grid.parquet", "posterior_grid"),
         relation=Relation.from_json(read_json(relation), relation),
         range=_training_range(settings["range"]),
@@ -125,6 +144,16 @@ def _assemble(
     )
 
 
+def _pairs(predictions: Path, recalibration: Recalibration) -> Pairs:
+    """The test set; richness and redshift only where the posteriors are made of them."""
+    if recalibration.correction is not None:
+        return pairs_of(read_table(predictions, "predictions"))
+    names = ["log10_m200c", "log10_m200c_true"]
+    predicted, true = to_numpy(read_table(predictions, "predictions", names), *names)
+    unknown = np.full(predicted.size, np.nan)
+    return Pairs(predicted, true, unknown, unknown, np.arange(predicted.size))
+
+
 def _training_range(values: dict[str, float]) -> TrainingRange:
     return TrainingRange(
         n_galaxies=(values["n_galaxies_low"], values["n_galaxies_high"]),
@@ -132,10 +161,11 @@ def _training_range(values: dict[str, float]) -> TrainingRange:
     )
 
 
-def _settings(params: Params, range_: dict[str, Any]) -> dict[str, Any]:
+def _settings(workspace: Workspace, params: Params) -> dict[str, Any]:
     return {
-        "bandwidth": params.posterior.bandwidth,
-        "range": range_,
+        "plain_bandwidth": params.posterior.plain_bandwidth,
+        "recalibration": read_json(workspace.posterior / "recalibration.json"),
+        "range": read_json(workspace.posterior / "range.json"),
         "window": params.window.model_dump(mode="json"),
         "voxels": params.voxels.model_dump(mode="json"),
         "cosmology": params.cosmology.model_dump(mode="json"),
@@ -144,9 +174,8 @@ def _settings(params: Params, range_: dict[str, Any]) -> dict[str, Any]:
 
 def from_workspace(workspace: Workspace, params: Params) -> Bundle:
     """The model of a run, after the steps train and posterior."""
-    range_ = read_json(workspace.posterior / "range.json")
     return _assemble(
-        workspace.model / WEIGHTS, workspace.posterior, _settings(params, range_),
+        workspace.model / WEIGHTS, workspace.posterior, _settings(workspace, params),
         {"profile": params.profile},
     )  # fmt: skip
 
@@ -212,7 +241,7 @@ def make_bundle(
         shutil.copyfile(source, folder / name)
     used = params.model_dump(mode="json")
     description = {
-        "settings": _settings(params, read_json(workspace.posterior / "range.json")),
+        "settings": _settings(workspace, params),
         "checksums": {name: file_digest(folder / name) for name in _FILES},
         "provenance": {
             "commit": commit,

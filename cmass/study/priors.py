@@ -106,8 +106,10 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     edges, (flat_prior, hmf_prior) = bundle.edges, bundle.priors
     centres = 0.5 * (edges[1:] + edges[:-1])
     predictions = read_table(workspace.evaluation / "predictions.parquet", "predictions")
-    true, point = to_numpy(predictions, "log10_m200c_true", "log10_m200c")
-    flat = bundle.density.posterior(point, edges)
+    true, point, n_galaxies, z = to_numpy(
+        predictions, "log10_m200c_true", "log10_m200c", "n_galaxies", "z"
+    )
+    flat = bundle.posterior(point, n_galaxies, z)
     # Truths beyond the prior's edges belong to neither population.
     inside = (true >= edges[0]) & (true <= edges[-1])
     share = window_share(true, params.mock.haloes)
@@ -121,10 +123,10 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     if file.exists():
         seen = read_table(file, "population_masses")
         seen = seen.filter(pc.greater(seen["number_density_h3_mpc3"], 0))
-        true, point, density = to_numpy(
-            seen, "log10_m200c_true", "log10_m200c", "number_density_h3_mpc3"
+        true, point, density, n_galaxies, z = to_numpy(
+            seen, "log10_m200c_true", "log10_m200c", "number_density_h3_mpc3", "n_galaxies", "z"
         )
-        posterior = bundle.density.posterior(point, edges)
+        posterior = bundle.posterior(point, n_galaxies, z)
         samples.append((UNIVERSE, true, np.arange(len(true)), posterior, density))
     rows: list[dict[str, Any]] = []
     for population, true, halo, posterior, weight in samples:

@@ -170,7 +170,10 @@ def _predictions(workspace: Workspace, params: Params) -> tuple[pa.Table, NDArra
     folder = Workspace(workspace.study / "profile" / "sightlines", "", params.survey)
     identity = {
         "mock": mock_digest(own), "network": file_digest(workspace.model / pretrained.WEIGHTS),
-        "posterior": file_digest(workspace.posterior / "predictions.parquet"),
+        "posterior": digest_of(*(
+            file_digest(workspace.posterior / name)
+            for name in ("predictions.parquet", "recalibration.json")
+        )),
         "voxels": digest_of(params.voxels.model_dump(), source_digest("voxels.py")),
     }  # fmt: skip
     file, mark = folder.home / "predictions.parquet", folder.home / "predictions.json"
@@ -185,7 +188,7 @@ def _predictions(workspace: Workspace, params: Params) -> tuple[pa.Table, NDArra
 
 def _weigh(folder: Workspace, bundle: Bundle) -> pa.Table:
     """Table `study_predictions` of all windows that stand for a cluster and have a density."""
-    columns = ["cluster_id", "log10_m200c_true", "flag"]
+    columns = ["cluster_id", "log10_m200c_true", "z", "flag"]
     clusters = read_table(folder.mock / "clusters", "mock_clusters", columns)
     (flag,) = to_numpy(clusters, "flag")
     clusters = clusters.filter((flag & NOT_CATALOGUED) == 0)
@@ -195,9 +198,11 @@ def _weigh(folder: Workspace, bundle: Bundle) -> pa.Table:
     points, offsets = points_by_cluster(galaxies, clusters["cluster_id"])
     point = weigh_points(points, offsets, bundle)
     known = np.isfinite(point)
-    clusters, point = clusters.filter(known), point[known]
-    (true,) = to_numpy(clusters, "log10_m200c_true")
-    return judged_points(clusters["cluster_id"], true, point, bundle)
+    clusters, point, n_galaxies = clusters.filter(known), point[known], np.diff(offsets)[known]
+    true, z = to_numpy(clusters, "log10_m200c_true", "z")
+    return judged_points(
+        clusters["cluster_id"], true, point, bundle.posterior(point, n_galaxies, z), bundle.edges
+    )
 
 
 def weigh_points(points: Array, offsets: NDArray[np.int64], bundle: Bundle) -> Array:
@@ -210,13 +215,14 @@ def weigh_points(points: Array, offsets: NDArray[np.int64], bundle: Bundle) -> A
     return prediction.predict_clouds(bundle.network, shown, bundle.window, bundle.voxels)[:, 0]
 
 
-def judged_points(ids: pa.ChunkedArray, true: Array, point: Array, bundle: Bundle) -> pa.Table:
-    """Table `study_predictions` of point estimates."""
+def judged_points(
+    ids: pa.ChunkedArray, true: Array, point: Array, probabilities: Array, edges: Array
+) -> pa.Table:
+    """Table `study_predictions` of point estimates with their posteriors."""
     from cmass.posterior import TAIL, cumulative_at, quantiles
 
-    probabilities = bundle.density.posterior(point, bundle.edges)
-    p16, p50, p84 = quantiles(probabilities, bundle.edges, [TAIL, 0.5, 1 - TAIL]).T
-    below = np.clip(cumulative_at(probabilities, bundle.edges, true), 0, 1)  # sums are rounded
+    p16, p50, p84 = quantiles(probabilities, edges, [TAIL, 0.5, 1 - TAIL]).T
+    below = np.clip(cumulative_at(probabilities, edges, true), 0, 1)  # sums are rounded
     return make_table(
         "study_predictions",
         {

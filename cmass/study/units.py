@@ -56,7 +56,7 @@ _SECTIONS = (
 _SOURCES = (
     "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", "networks/cnn3d.py",
     "networks/streaming.py", "networks/training.py", "networks/prediction.py",
-    "estimators/dispersion.py", "posterior.py", "study/units.py",
+    "networks/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
 )  # fmt: skip
 #: Not the simulator's: the list of what can be left out of it, other samples, simulation files.
 _NOT_SIMULATOR = {"ingredients", "population", "survey", "boxes"}
@@ -300,7 +300,15 @@ def _train(work: Workspace, unit: Unit, mocks: Path | None) -> None:
         seed = unit.seed if unit.network_seed is None else unit.network_seed
         training.run(work, params.model_copy(update={"seed": seed}), register=False)
     if not (work.posterior / "range.json").exists():
-        posterior.run(work, params)
+        posterior.run(work, _plain(params))
+
+
+def _plain(params: Params) -> Params:
+    """Posteriors as the paper makes them: a study is about networks, and what richness and
+    redshift repair afterwards would hide what a network lacks."""
+    how = params.posterior
+    plain = {"bandwidth": how.plain_bandwidth, "recalibration": "none"}
+    return params.model_copy(update={"posterior": how.model_copy(update=plain)})
 
 
 def write_split(work: Workspace, unit: Unit) -> None:
