@@ -32,7 +32,7 @@ from cmass.study import (
     sightlines,
     units,
 )
-from cmass.tables import make_table, read_table
+from cmass.tables import make_table, read_table, write_json, write_table
 from cmass.workspace import Workspace
 from tests import tiny
 from tests.study.test_study import small_params
@@ -198,6 +198,37 @@ def test_a_spread_that_knows_the_error_is_seen():
     assert rows[-1]["spread_error_correlation"] > 0.3
     scatter = [s["epsilon_scatter"] for s in spreads]
     assert scatter[-1] > 2 * scatter[0]
+
+
+def test_networks_of_the_run_are_those_of_the_rivals(tmp_path):
+    """Two seeds of the step, one of the study; another estimator and a half-made unit are not."""
+    workspace = Workspace(tmp_path, "smoke", "embedded")
+    rng = np.random.default_rng(11)
+    n = 40
+    true, halo = rng.uniform(13.5, 15, n), np.arange(n) // 2
+    told = {}
+    for home, name in ((workspace.rivals, "cnn3d-1"), (workspace.rivals, "cnn3d-2"),
+                       (workspace.study / "rivals", "cnn3d-3"), (workspace.rivals, "flow-1"),
+                       (workspace.rivals, "cnn3d-9")):  # fmt: skip
+        point = true - 0.2 * rng.standard_normal(n)
+        told[name] = true - point
+        columns = {c: np.full(n, 0.5) for c in TABLES["rival_predictions"].names}
+        columns |= {
+            "estimator": [name[:-2]] * n, "seed": np.full(n, int(name[-1])), "halo_id": halo,
+            "cluster_id": [f"mock-{h:06d}-{i % 2:02d}" for i, h in enumerate(halo)],
+            "log10_m200c_true": true, "log10_m200c": point,
+        } | {f"log10_m200c_p{level}": point for level in (16, 50, 84)}  # fmt: skip
+        file = home / name / "predictions.parquet"
+        write_table(file, make_table("rival_predictions", columns), "rival_predictions")
+        if name != "cnn3d-9":
+            write_json(file.with_name("unit.json"), {})
+    residuals, got = ensemble.networks_of_the_run(workspace)
+    assert residuals == pytest.approx(np.array([told[f"cnn3d-{i}"] for i in (1, 2, 3)]))
+    assert got.tolist() == halo.tolist()
+    tables = ensemble.tables([], workspace, small_params())
+    assert {r["source"] for r in tables["ensemble"].to_pylist()} == {"run"}
+    assert "networks of the run's size" in ensemble.markdown(tables)
+    assert ensemble.networks_of_the_run(Workspace(tmp_path, "standard", "embedded")) is None
 
 
 # ---------------------------------------------------------------------------------- sight lines
