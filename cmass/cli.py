@@ -631,6 +631,41 @@ for _name, _words in _STUDIES.items():
     )(_guarded(_study_of_the_run(_name) if _of_the_run else _trained_study(_name)))
 
 
+@study.command(epilog=_study_epilog("rivals", "--seed 1 --seed 2 --seed 3 --docs docs/science.md"))
+@_guarded
+def rivals(
+    profile: Profile = None,
+    params: ParamsFile = None,
+    data: Data = DATA,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--seed",
+            help="Seed of the fits, once each, from 1 (the run's own); by default 1, 2, 3.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    docs: Docs = None,
+    debug: Debug = False,
+) -> None:
+    """Fit every estimator with several seeds, and lay them side by side."""
+    from cmass.rivals.units import plan
+    from cmass.study import rivals as studies
+
+    workspace, values = _resolve(profile, None, None, params, data)
+    _check_docs("rivals", docs)
+    units = plan(workspace, values, studies.study_seeds(values, seed or ()))
+    left = studies.to_do(units)
+    for unit in units if dry_run else ():
+        state = "to do" if unit in left else unit.lacks() or "made"
+        typer.echo(f"{unit.words}: {state}")
+    typer.echo(f"{len(left)} of {len(units)} to fit", err=not dry_run)
+    if dry_run:
+        return
+    result = studies.run(workspace, values, seeds=seed or ())
+    _show_study("rivals", result.markdown, docs)
+
+
 def _show_plan(units: list[Unit], *, listed: bool) -> None:
     from cmass import study as studies
 

@@ -267,7 +267,7 @@ _COLUMNS = [
         "float64",
         "log10(Msun/h)",
         "phys.mass",
-        "Point estimate of log10 M200c by the network",
+        "Point estimate of log10 M200c: by the network, where no estimator is named",
         5,
         20,
         nullable=True,
@@ -475,15 +475,6 @@ _COLUMNS = [
     # --- recalibration
     _c("stage", "string", "", "meta.id", "Stage of the choice that a candidate belongs to"),
     _c("candidate", "string", "", "meta.id", "A way to make posteriors of point estimates"),
-    _c("n_parameters", "int32", "", "meta.number", "Parameters that it adds", 0),
-    _c(
-        "log_score",
-        "float64",
-        "",
-        "stat.likelihood",
-        "Mean log posterior density (dex-1) at the truth, nats",
-        nullable=True,
-    ),
     _c(
         "log_score_gain",
         "float64",
@@ -552,6 +543,15 @@ _COLUMNS = [
         "dex",
         "stat.stdev",
         "Standard deviation of log10(M_true/M_pred)",
+        0,
+        nullable=True,
+    ),
+    _c(
+        "scatter_error",
+        "float64",
+        "dex",
+        "stat.error",
+        "Standard error of the standard deviation of log10(M_true/M_pred)",
         0,
         nullable=True,
     ),
@@ -648,7 +648,14 @@ _COLUMNS = [
         "What is switched off; 'everything' for nothing, 'another_seed' for two networks of the "
         "full simulator",
     ),
-    _c("seed", "int64", "", "meta.number", "Seed of mocks and network", 0),
+    _c(
+        "seed",
+        "int64",
+        "",
+        "meta.number",
+        "Seed of mocks and network; of rivals, of the fit alone and counted from the run's own, 1",
+        0,
+    ),
     _c("n_evaluation", "int32", "", "meta.number", "Mock windows that judge", 0),
     _c(
         "n_survey",
@@ -1200,6 +1207,74 @@ _COLUMNS = [
         1,
         nullable=True,
     ),
+    # --- rivals
+    _c(
+        "crps",
+        "float64",
+        "dex",
+        "stat.value",
+        "Continuous ranked probability score of the posterior; missing where there is none",
+        0,
+        nullable=True,
+    ),
+    _c(
+        "log_score",
+        "float64",
+        "",
+        "stat.value",
+        "Natural logarithm of the posterior density (1/dex) at the true mass; missing where there "
+        "is no posterior",
+        nullable=True,
+    ),
+    _c(
+        "width_68",
+        "float64",
+        "dex",
+        "stat.value",
+        "Width of the central 68.3 % of the posterior; missing where there is none",
+        0,
+        nullable=True,
+    ),
+    _c("fitted", "bool", "", "meta.code", "Whether the estimator could be fitted"),
+    _c("note", "string", "", "meta.note", "Why it could not be; empty where it was"),
+    _c(
+        "n_parameters",
+        "int64",
+        "",
+        "meta.number",
+        "Numbers fitted to the training set",
+        0,
+        nullable=True,
+    ),
+    _c(
+        "training_seconds",
+        "float64",
+        "s",
+        "time.duration",
+        "Wall time of the fit, after a break that of the last part; missing where the run's own "
+        "network was taken over",
+        0,
+        nullable=True,
+    ),
+    _c(
+        "seconds_per_1000",
+        "float64",
+        "s",
+        "time.duration",
+        "Wall time from the galaxies of 1000 clusters to their posteriors",
+        0,
+        nullable=True,
+    ),
+    _c(
+        "seed_error",
+        "float64",
+        "",
+        "stat.error",
+        "Standard error of the mean over the seeds; missing for one seed",
+        0,
+        nullable=True,
+    ),
+    _c("n_seeds", "int32", "", "meta.number", "Seeds that the number is the mean of", 0),
     # --- provenance
     _c("item", "string", "", "meta.id", "File or product"),
     _c("property", "string", "", "meta.id", "What is stated"),
@@ -1539,6 +1614,12 @@ _TABLES = [
         "cluster_id",
     ),
     _table(
+        "residual_bins",
+        "Residuals log10(M_true/M_pred) of the mocks in one bin of distance, richness or prediction",
+        "statistic coordinate_low coordinate_high n mean error scatter scatter_error",
+        "statistic coordinate_low",
+    ),
+    _table(
         "contamination_bins",
         "Residual less that of clean mocks of the same mass, by a neighbour's distance or mass ratio",
         "statistic coordinate_low coordinate_high n mean error scatter",
@@ -1634,6 +1715,38 @@ _TABLES = [
         "prior population bin n_evaluation n_effective coverage_68 coverage_68_error "
         "coverage_95 coverage_95_error bias bias_error",
         "prior population bin",
+    ),
+    _table(
+        "rival_predictions",
+        "What one estimator, fitted with one seed, says of one mock window of the evaluation set",
+        "estimator seed cluster_id halo_id log10_m200c_true log10_m200c log10_m200c_p16 "
+        "log10_m200c_p50 log10_m200c_p84 probability_below_true crps log_score width_68",
+        "estimator seed cluster_id",
+    ),
+    _table(
+        "rival_scores",
+        "One number that says how good one estimator, fitted with one seed, is",
+        "estimator seed metric value error unit",
+        "estimator seed metric",
+    ),
+    _table(
+        "rival_costs",
+        "What one estimator, fitted with one seed, needed",
+        "estimator seed fitted note n_parameters training_seconds seconds_per_1000",
+        "estimator seed",
+    ),
+    _table(
+        "rival_study",
+        "One number of one estimator: mean over seeds, their standard error, and the error that the "
+        "choice of evaluation haloes leaves",
+        "estimator metric n_seeds value seed_error error unit",
+        "estimator metric",
+    ),
+    _table(
+        "rival_masses",
+        "The mass of one cluster of the survey by one estimator",
+        "cluster_id estimator log10_m200c log10_m200c_p16 log10_m200c_p50 log10_m200c_p84",
+        "cluster_id estimator",
     ),
     _table(
         "calibrated_parameters",

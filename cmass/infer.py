@@ -12,6 +12,8 @@ from scipy.stats import chi2
 
 from cmass import cosmology, pretrained, seeds
 from cmass.columns import FLAGS
+from cmass.estimators.richness import count_near_centre
+from cmass.estimators.windows import survey_windows
 from cmass.evaluate import Numbers, external
 from cmass.evaluate.comparison import (
     Comparison,
@@ -27,11 +29,11 @@ from cmass.evaluate.realism.windows import cluster_numbers
 from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
 from cmass.headline import write_metrics
-from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.posterior import TAIL, at_edge, quantiles, reweight
 from cmass.pretrained import Bundle
 from cmass.progress import track
+from cmass.rivals import survey_masses
 from cmass.tables import make_table, points_by_cluster, read_table, to_numpy, write_table
 from cmass.workspace import Workspace
 
@@ -354,7 +356,8 @@ def run(workspace: Workspace, params: Params) -> None:
     """Estimate the masses of the selected clusters and compare them with GalWeight's.
 
     Writes `masses/masses.parquet`, `comparison.parquet`, `mass_function.parquet`,
-    `offsets.parquet` and, where ingest found X-ray clusters, `xray_matches.parquet`.
+    `offsets.parquet`, `rivals.parquet` (the same clusters by the rivals) and, where ingest found
+    X-ray clusters, `xray_matches.parquet`.
     """
     bundle = pretrained.from_workspace(workspace, params)
     clusters = read_table(workspace.selected / "clusters.parquet", "clusters")
@@ -404,13 +407,15 @@ def run(workspace: Workspace, params: Params) -> None:
         "point": (to_numpy(population, "log10_m200c")[0], mocks.count),
         "galweight": against.expected_reference(),
     }
+    rivals = survey_masses(workspace, params, survey_windows(clusters, galaxies))
     by_xray = external.compare(
-        workspace, params, masses, clusters, {}, seeds.generator(params.seed, "infer-xray")
+        workspace, params, masses, clusters, rivals, seeds.generator(params.seed, "infer-xray")
     )
     if by_xray is not None:
         comparison = pa.concat_tables([comparison, by_xray])
     function = mass_function_table(by_estimator, area, median_z, params, expected)
     folder = workspace.masses
+    write_table(folder / "rivals.parquet", rivals, "rival_masses")
     write_table(folder / "masses.parquet", masses, "masses")
     write_table(folder / "comparison.parquet", comparison, "calibration")
     write_metrics(folder / "metrics.json", comparison)

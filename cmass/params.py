@@ -596,6 +596,20 @@ class DeepSetsParams(RivalTrainingParams):
     members: int = _f(3, "networks whose mixtures are averaged", ge=1)
 
 
+class CausticParams(_Section):
+    """The caustic method (Diaferio 1999; Serra+2011)."""
+
+    q: float = _f(25.0, "unit of velocity over unit of H0 R in the density (Serra+2011: 25)", gt=0)
+    smoothing: float = _f(
+        3.0,
+        "factor on the kernel's width by cross-validation (1 is too narrow for 100 galaxies)",
+        gt=0,
+    )
+    filling: float = _f(0.7, "filling factor F_beta (Serra+2011: 0.7)", gt=0)
+    slope_max: float = _f(2.0, "largest d ln A / d ln R of the amplitude (Serra+2011: 2)", gt=0)
+    cells: int = _f(50, "cells in radius and in velocity", ge=10)
+
+
 class RivalsParams(_Section):
     """Other estimators of the mass, on the same mocks and the same clusters."""
 
@@ -603,9 +617,20 @@ class RivalsParams(_Section):
     seeds: tuple[int, ...] = _f(
         (1,), "first weights and batches; 1 is the run's own seed, 2 the one after, and so on"
     )
+    massive_log10_m200c: float = _f(
+        14.3, "scatter is given for clusters above as well, log10 Msun/h"
+    )
     training: RivalTrainingParams = RivalTrainingParams()
     flow: FlowParams = FlowParams()
     deepsets: DeepSetsParams = DeepSetsParams()
+    density_bandwidth: float = _f(
+        0.25, "CNN_1D, CNN_2D: bandwidth factor of the kernel density", gt=0
+    )
+    velocity_aperture_mpc_h: float = _f(
+        1.6, "CNN_1D: galaxies inside count, proper Mpc/h (Ho+2019: 1.6)", gt=0
+    )
+
+    caustic: CausticParams = CausticParams()
 
     @model_validator(mode="after")
     def _seeds_count(self) -> RivalsParams:

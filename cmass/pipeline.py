@@ -162,7 +162,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
-        sources=("posterior.py", "recalibration.py", "networks/dispersion.py", "networks/prediction.py", "mass_function.py"),
+        sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "mass_function.py"),
     ),
     Step(
         "evaluate",
@@ -176,21 +176,37 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py"),
+    ),
+    Step(
+        "rivals",
+        "cmass.rivals:run",
+        "Fit other estimators of the mass to the same mocks and judge all of them.",
+        sections=(
+            "seed", "cosmology", "window", "voxels", "train", "posterior", "evaluate", "rivals",
+        ),
+        inputs=lambda w: (
+            w.mock, w.split, w.voxels / "train", w.voxels / "validation", w.model / _WEIGHTS,
+            w.posterior / "posterior_grid.parquet",
+        ),
+        outputs=lambda w: (w.rivals,),
+        sources=("rivals", "estimators", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "posterior.py", "networks/cnn3d.py", "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py", "cosmology.py"),
     ),
     Step(
         "infer",
         "cmass.infer:run",
         "Estimate the masses of the survey's clusters and compare them with GalWeight.",
         sections=(
-            "seed", "cosmology", "window", "voxels", "posterior", "galweight", "infer",
+            "seed", "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma",
+            "evaluate.aperture_mpc_h", "galweight", "rivals", "infer",
         ),
         sections_by_survey=(("embedded", ("ingest.embedded.log10_m200c_min",)),),
         inputs=lambda w: (
             w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
+            w.rivals,
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/dispersion.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py", "mass_definition.py"),
+        sources=("infer.py", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals"),
         per_survey=True,
     ),
     Step(
@@ -203,7 +219,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "networks/richness.py", "voxels.py", "mass_function.py", "mock/population.py"),
+        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py"),
         per_survey=True,
     ),
     Step(

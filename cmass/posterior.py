@@ -421,7 +421,8 @@ def run(workspace: Workspace, params: Params) -> None:
     fitted on the training set) and `range.json` (what the mocks cover: outside, masses are
     flagged).
     """
-    from cmass.networks import dispersion, prediction
+    from cmass.estimators import dispersion
+    from cmass.networks import prediction
     from cmass.networks.training import training_range
     from cmass.recalibration import Posteriors, choose, pairs_of
 
@@ -467,11 +468,12 @@ def prediction_table(
         `mock_clusters` with at least `PREDICTION_COLUMNS`.
     which : str
         ``test`` or ``evaluation``.
-    relation : cmass.networks.dispersion.Relation
+    relation : cmass.estimators.dispersion.Relation
     """
     import pyarrow.compute as pc
 
-    from cmass.networks import dispersion, prediction
+    from cmass.estimators import dispersion
+    from cmass.networks import prediction
 
     ids, true, predicted = prediction.predict_folder(model, workspace.voxels / which)
     rows = pc.index_in(pa.array(ids), value_set=clusters["cluster_id"].combine_chunks())

@@ -86,6 +86,11 @@ class Workspace:
         return self.home / "evaluation"
 
     @property
+    def rivals(self) -> Path:
+        """rivals: a folder each estimator and seed, predictions.parquet, scores.parquet, costs.parquet."""
+        return self.home / "rivals"
+
+    @property
     def study(self) -> Path:
         """study: networks of other simulators and what they say, by size."""
         return self.home / "study"

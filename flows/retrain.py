@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.steps import Profile, run_steps
 
-_STEPS = ("mock", "population", "split", "voxelize", "train", "posterior", "evaluate")
+_STEPS = ("mock", "population", "split", "voxelize", "train", "posterior", "evaluate", "rivals")
 
 
 @flow(name="cmass-retrain", flow_run_name="retrain-{profile}")

@@ -88,6 +88,23 @@ def test_comparison_recomputed_plainly(products):
     assert value(numbers, "truth_coverage_68") == pytest.approx(inside.mean())
 
 
+def test_x_ray_masses_are_compared_on_the_same_clusters(products):
+    """Twenty of ours have one in the same place; one of them lacks GalWeight's mass."""
+    _, numbers, workspace = products
+    matches = read_table(workspace.masses / "xray_matches.parquet", "xray_matches").to_pandas()
+    assert (matches.cluster_id == matches.xray_name).all() and matches.accepted.all()
+    assert value(numbers, "xray_n_matched") == 20
+    known = matches[matches.log10_m200_galweight.notna() & matches.log10_m200c_p50.notna()]
+    assert value(numbers, "xray_n_compared") == len(known) < 20
+    offset = known.log10_m200c_p50 - known.log10_m200c_xray
+    assert value(numbers, "xray_offset_cnn3d") == pytest.approx(np.median(offset), abs=1e-12)
+    # the rivals of the run stand beside them
+    rivals = read_table(workspace.masses / "rivals.parquet", "rival_masses").to_pandas()
+    for name in set(rivals.estimator):
+        called = f"rival_{name}" if name in ("dispersion", "cnn3d") else name
+        assert f"xray_offset_{called}" in set(numbers.metric), name
+
+
 def test_pull_uses_the_error_that_faces_the_reference():
     p16, p50, p84 = (np.array([x, x]) for x in (14.0, 14.1, 14.4))
     reference = np.array([14.7, 13.9])

@@ -24,9 +24,10 @@ def tiny_params(**changes) -> Params:
     params = load_params(Path(__file__).parents[1] / "params.yaml", "smoke")
     voxels = params.voxels.model_copy(update={"n": 26})
     posterior = params.posterior.model_copy(update={"n_bins": 24})
-    return params.model_copy(
-        update={"voxels": voxels, "posterior": posterior, "workers": 1, **changes}
-    )
+    # Those that train nothing; the others have tests of their own.
+    rivals = params.rivals.model_copy(update={"estimators": ("cnn3d", "dispersion", "richness")})
+    sections = {"voxels": voxels, "posterior": posterior, "rivals": rivals}
+    return params.model_copy(update={**sections, "workers": 1, **changes})
 
 
 def window(log10_m: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -171,12 +172,22 @@ def survey(workspace: Workspace, params: Params, n: int = 30) -> pa.Table:
         "log10_m200c_true": true[order], "r200c_mpc_h": np.ones(n), "v200c_km_s": np.ones(n),
     })  # fmt: skip
     write_table(workspace.raw / "truth.parquet", truth, "survey_truth")
+    near = slice(4, 24)  # X-ray clusters in the very places of twenty of them
+    x = true[near] - 0.15
+    xray = make_table("xray_clusters", {
+        "xray_name": ids[near], "xray_other_name": [None] * 20, "xray_catalogue": ["tiny"] * 20,
+        "ra": ra[near], "dec": dec[near], "z": z[near], "m500_h70_msun": 10**x / 0.7,
+        "m500_h70_err_lower_msun": [None] * 20, "m500_h70_err_upper_msun": [None] * 20,
+        "l500_h70_erg_s": np.full(20, 1e44), "r500_h70_mpc": np.ones(20), "log10_m500c_xray": x,
+        "log10_m500c_xray_err_lower": [None] * 20, "log10_m500c_xray_err_upper": [None] * 20,
+    })  # fmt: skip
+    write_table(workspace.raw / "xray.parquet", xray, "xray_clusters")
     return truth
 
 
 def finished_run(root: Path) -> tuple[Workspace, Params]:
     """A workspace with every product up to infer."""
-    from cmass import evaluate, infer, posterior, voxels
+    from cmass import evaluate, infer, posterior, rivals, voxels
     from cmass.evaluate import realism
 
     params = tiny_params()
@@ -186,6 +197,7 @@ def finished_run(root: Path) -> tuple[Workspace, Params]:
     fitted_network(workspace, params)
     posterior.run(workspace, params)
     evaluate.run(workspace, params)
+    rivals.run(workspace, params)
     survey(workspace, params)
     infer.run(workspace, params)
     realism.run(workspace, params)

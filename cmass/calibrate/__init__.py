@@ -53,7 +53,7 @@ Array = NDArray[np.float64]
 #: Code that a design point depends on: the fit and the figures may change without a new run.
 _SOURCES = (
     *SIMULATOR_SOURCES, "calibrate/design.py", "calibrate/values.py", "evaluate/realism",
-    "evaluate/volume.py", "networks/richness.py", "galweight_mass.py",
+    "evaluate/volume.py", "estimators/richness.py", "galweight_mass.py",
 )  # fmt: skip
 #: Parts of the way from where the parameters stand to the fit's optimum that are checked.
 _STEPS = (1 / 3, 2 / 3, 1.0)

@@ -21,6 +21,7 @@ from cmass.estimators.windows import Sets, Windows
 from cmass.params import Params
 from cmass.posterior import JointDensity
 from cmass.tables import atomic_path
+from cmass.workspace import Workspace
 
 Array = NDArray[np.float64]
 
@@ -46,6 +47,10 @@ class Estimator(ABC):
         Whether another seed gives another result.
     extra : str
         Package that it needs beside cmass's own; empty for none.
+    taken_over : bool
+        Of a fitted estimator: `fit` took over what the run had trained before.
+    sources : tuple of str
+        Code outside this folder that its result depends on, relative to ``cmass/``.
     """
 
     name: ClassVar[str]
@@ -53,6 +58,8 @@ class Estimator(ABC):
     reads: ClassVar[str]
     seeded: ClassVar[bool] = True
     extra: ClassVar[str] = ""
+    sources: ClassVar[tuple[str, ...]] = ()
+    taken_over: bool = False
 
     def __init__(self, params: Params, seed: int) -> None:
         self.params, self.seed = params, seed
@@ -87,6 +94,15 @@ class Estimator(ABC):
     @abstractmethod
     def point(self, windows: Windows) -> Array:
         """Point estimate of log10 M200c (h⁻¹ M☉), shape (n,); NaN where there is none."""
+
+    def point_and_posterior(self, windows: Windows, edges: Array) -> tuple[Array, Array]:
+        """`point` and `posterior`; an estimator that can makes both of one look."""
+        return self.point(windows), self.posterior(windows, edges)
+
+    @classmethod
+    def products(cls, workspace: Workspace) -> tuple[Path, ...]:
+        """Products of the run that `fit` takes over, beside the windows."""
+        return ()
 
     @property
     @abstractmethod
@@ -127,15 +143,21 @@ class PointEstimator(Estimator):
         """Learn the point estimate, then the joint density of estimate and truth."""
         self.fit_point(sets, work)
         predicted = self.point(sets.test)
-        known = np.isfinite(predicted)
-        self._set_density(predicted[known], sets.test.log10_m200c_true[known])
+        # In the order in which they are saved: sums over pairs then have the same last bits.
+        order = np.argsort(predicted, kind="stable")[: np.isfinite(predicted).sum()]
+        self._set_density(predicted[order], sets.test.log10_m200c_true[order])
 
     def _set_density(self, predicted: Array, true: Array) -> None:
         self._density = JointDensity(predicted, true, self.params.posterior.plain_bandwidth)
 
     def posterior(self, windows: Windows, edges: Array) -> Array:
         """Slices of the joint density at the point estimates."""
-        return self._density.posterior(self.point(windows), edges)
+        return self.point_and_posterior(windows, edges)[1]
+
+    def point_and_posterior(self, windows: Windows, edges: Array) -> tuple[Array, Array]:
+        """Point estimates and the slices of the joint density at them."""
+        point = self.point(windows)
+        return point, self._density.posterior(point, edges)
 
     def save(self, folder: Path) -> None:
         """Write the point estimator and the pairs of the test set."""

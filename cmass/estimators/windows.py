@@ -77,11 +77,15 @@ class Sets:
     train, validation, test : Windows
         No halo is in two of them. The test set makes posteriors of point estimates, or
         recalibrates them.
+    workspace : Workspace, optional
+        The run whose windows they are, where the voxels of these windows and the run's own
+        network lie; without it an estimator that wants voxels makes them.
     """
 
     train: Windows
     validation: Windows
     test: Windows
+    workspace: Workspace | None = None
 
 
 def mock_windows(workspace: Workspace, *sets: str) -> list[Windows]:

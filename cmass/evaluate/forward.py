@@ -64,7 +64,7 @@ class Weighed:
     virial : ndarray, shape (n,)
         log10 M200 by the imitation of GalWeight; NaN where it cannot be measured.
     richness : ndarray, shape (n,)
-        Galaxies near the centre (`cmass.networks.richness`).
+        Galaxies near the centre (`cmass.estimators.richness`).
     distance_mpc_h : ndarray, shape (n,)
     p16, p50, p84 : ndarray, shape (n,)
         Posterior under the flat prior; NaN where there is none.

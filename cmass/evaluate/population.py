@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from cmass import cosmology
 from cmass.columns import FLAGS
+from cmass.estimators.richness import count_near_centre
 from cmass.galweight_mass import virial_masses
 from cmass.mock.population import weights
-from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.posterior import TAIL, quantiles
 from cmass.pretrained import Bundle

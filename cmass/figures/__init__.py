@@ -45,10 +45,10 @@ INDEX = "figures.json"
 @cache
 def entries(survey: str | None = None) -> tuple[Entry, ...]:
     """All figures (of a survey), in the order of the report."""
-    from cmass.figures import beyond, external, mocks, posteriors, realism
+    from cmass.figures import beyond, conditions, external, mocks, posteriors, realism
     from cmass.figures import survey as masses
 
-    themes = (mocks, posteriors, masses, realism, beyond, external)
+    themes = (mocks, posteriors, conditions, masses, realism, beyond, external)
     found = [e for theme in themes for e in theme.FIGURES if _is_for(e, survey)]
     sections = list(SECTIONS)
 
@@ -152,6 +152,11 @@ def drawn(workspace: Workspace) -> Iterator[Drawn]:
             for file, schema in one["tables"].items()
         }
         yield Drawn(known[one["name"]], one["caption"], one["numbers"], tables)
+
+
+def tables(workspace: Workspace) -> dict[str, pa.Table]:
+    """All tables behind the figures, by name."""
+    return {name: table for one in drawn(workspace) for name, table in one.tables.items()}
 
 
 def missing_words(workspace: Workspace, section: str | None = None) -> list[str]:

@@ -75,7 +75,7 @@ EPSILON = r"$\epsilon = \log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]"
 UNITLESS = (
     "Epoch", "Posterior probability", "Probability density", "Part of", "Mocks / survey",
     r"$\log_{10}(M_\mathrm{pred}/M_\mathrm{GalWeight})\;/", "Mass ratio", "Phase-space distance",
-    "Two-sample test",
+    "Two-sample test", "Galaxies in the window",
 )  # fmt: skip
 
 Draw = Callable[..., None]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cmass.errors import InputError, WorkspaceError
-from cmass.networks.dispersion import Relation
+from cmass.estimators.dispersion import Relation
 from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
 from cmass.posterior import JointDensity, grid_edges
 from cmass.recalibration import Pairs, Posteriors, Recalibration, pairs_of

@@ -1,29 +1,209 @@
-"""model_card.md: what the model is for, how good it is, and where not to use it."""
+"""model_card.md: what the model is for, how good it is, and where not to use it.
+
+Every number in the card comes from the release's tables, the tables behind the figures, the
+parameters or the provenance; none is typed. What has no table yet is left out, with the command
+that makes it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from cmass.publish import summary
 
+Tables = Mapping[str, pa.Table]
 
-def model_card(tables: dict[str, pa.Table], facts: dict[str, Any]) -> str:
-    """Markdown of the model card, from the release's tables and provenance."""
+#: Metrics of the evaluation set that the card gives overall.
+_OVERALL = ("epsilon_mean", "epsilon_scatter", "epsilon_scatter_robust", "sigma_n", "sigma_0",
+            "dispersion_epsilon_scatter", "scatter_ratio_to_dispersion")  # fmt: skip
+#: Metrics of an estimator among its rivals, with the heads of their columns.
+RIVAL_METRICS = {
+    "epsilon_mean": "bias", "epsilon_scatter": "scatter",
+    "epsilon_scatter_massive": "scatter, massive", "sigma_n": "σ_N", "sigma_0": "σ₀",
+    "coverage_error": "coverage error", "crps": "CRPS",
+}  # fmt: skip
+#: Conditions of table `residual_bins` in words, with the unit of their bins.
+_CONDITIONS = {
+    "distance": "Comoving distance, h⁻¹ Mpc", "richness": "Galaxies in the window",
+    "predicted_mass": "Point estimate, log₁₀ h⁻¹ M☉",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of residuals, as text: the bin, its windows, mean and scatter with errors."""
+
+    words: str
+    n: str
+    mean: str
+    scatter: str
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One estimator among its rivals: its metrics with errors, in the order of `RIVAL_METRICS`."""
+
+    title: str
+    values: list[str]
+    parameters: str
+    seconds: str
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """A number with its error, as text."""
+    text = summary.number_text
+    return text(value) if error is None else f"{text(value)} ± {text(error)}"
+
+
+def mass_bins(calibration: pa.Table) -> list[Bin]:
+    """Residuals by true mass, from table `calibration`."""
+    found: dict[str, dict[str, str]] = {}
+    for row in calibration.to_pylist():
+        if row["metric"] in ("epsilon_mean", "epsilon_scatter") and row["bin"] != "all":
+            cells = found.setdefault(row["bin"], {})
+            cells[row["metric"]] = with_error(row["value"], row["error"])
+    return [
+        Bin(name.replace("-", "–"), "", c.get("epsilon_mean", "–"), c.get("epsilon_scatter", "–"))
+        for name, c in found.items()
+    ]  # fmt: skip
+
+
+def condition_bins(table: pa.Table | None) -> dict[str, list[Bin]]:
+    """Residuals by condition in words, from table `residual_bins`."""
+    found: dict[str, list[Bin]] = {}
+    for row in table.to_pylist() if table is not None else []:
+        digits = "{:.0f}–{:.0f}" if row["coordinate_low"] >= 20 else "{:.2f}–{:.2f}"
+        found.setdefault(_CONDITIONS[row["statistic"]], []).append(
+            Bin(digits.format(row["coordinate_low"], row["coordinate_high"]), str(row["n"]),
+                with_error(row["mean"], row["error"]),
+                with_error(row["scatter"], row["scatter_error"]))
+        )  # fmt: skip
+    return found
+
+
+def rival_rows(evidence: Tables) -> list[Rival]:
+    """Estimators by scatter, from tables `rival_scores` and `rival_costs`; empty without them."""
+    if "rival_scores" not in evidence:
+        return []
+    from cmass.figures.rivals import estimators_by_scatter, over_seeds, score, title_of
+
+    scores = evidence["rival_scores"]
+    costs: dict[str, dict[str, Any]] = {}
+    if "rival_costs" in evidence:
+        for row in evidence["rival_costs"].to_pylist():
+            costs.setdefault(row["estimator"], row)
+    found = []
+    for name in estimators_by_scatter(scores):
+        values = [with_error(*over_seeds(*score(scores, name, m))) for m in RIVAL_METRICS]
+        cost = costs.get(name, {})
+        found.append(
+            Rival(title_of(name), values,
+                  summary.number_text(cost.get("n_parameters"), count=True),
+                  summary.number_text(cost.get("seconds_per_1000")))
+        )  # fmt: skip
+    return found
+
+
+def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) -> list[str]:
+    """Where the masses are known to fail, each a sentence with its numbers."""
+    found = []
+    text = summary.number_text
+    if "contamination" in evidence:
+        table, bins = evidence["contamination"], evidence["contamination_bins"].to_pylist()
+        near = table.num_rows - table["contaminant_mass_ratio"].null_count
+        words = (
+            f"**Blends.** {near} of {table.num_rows} evaluation windows hold a neighbour more massive "
+            "than the cluster"
+        )
+        known = [b for b in bins if b["statistic"] == "mass_ratio" and b["error"] is not None]
+        if known:
+            parts = [f"{text(b['mean'])} ± {text(b['error'])} dex {_ratio(b)}" for b in known]
+            words += (
+                ". Residual less that of clean windows of the same mass (negative: the mass is "
+                "overestimated): " + ", ".join(parts)
+            )
+        found.append(words + ".")
+    flags = {f.name: f for f in summary.flag_counts(tables["masses"])}
+    n = tables["masses"].num_rows
+    edge, unlike = flags["posterior_at_edge"], flags["unlike_training"]
+    found.append(
+        f"**Edges of the prior.** {edge.count} of the {n} clusters of this release have a posterior "
+        f"that the prior's edge cuts (flag {edge.value}): their medians and widths depend on the edge."
+    )
+    bins = mass_bins(tables["calibration"])
+    if len(bins) > 1:
+        found.append(
+            "**Mean reversion.** Estimates are drawn towards the middle of the training range: mean ε is "
+            f"{bins[0].mean} dex at log₁₀ M {bins[0].words} and {bins[-1].mean} dex at "
+            f"{bins[-1].words}. The posteriors contain it, the point estimates do not."
+        )
+    outside = [flags["below_calibrated_range"], flags["above_calibrated_range"],
+               flags["redshift_outside_training"]]  # fmt: skip
+    found.append(
+        "**Outside the range.** A point estimate beyond those of all test mocks has no posterior "
+        f"({outside[0].count} clusters below, {outside[1].count} above); {outside[2].count} clusters "
+        f"lie at distances, and {unlike.count} have windows, that the mocks do not cover."
+    )
+    return found
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    low, high = row["coordinate_low"], row["coordinate_high"]
+    of = f"{row['n']} windows"
+    if high is None:
+        return f"beyond mass ratio {low:g} ({of})"
+    return f"at mass ratio {low:g}–{high:g} ({of})"
+
+
+def model_card(
+    tables: Tables, facts: Mapping[str, Any], evidence: Tables | None = None,
+    missing: list[str] | None = None,
+) -> str:  # fmt: skip
+    """Markdown of the model card.
+
+    Parameters
+    ----------
+    tables : mapping of str to pyarrow.Table
+        Tables of the release.
+    facts : mapping
+        Provenance, as `cmass.publish.provenance.gather` gives it.
+    evidence : mapping of str to pyarrow.Table, optional
+        Tables behind the figures (`cmass.figures.tables`).
+    missing : list of str, optional
+        What figures could not be made, in words.
+    """
     import jinja2
 
+    evidence = evidence or {}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cmass.publish", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
     survey = facts["release"]["survey"]
     rows = summary.numbers(tables["calibration"])
-    main = [r for r in rows if r.bin in ("all", "cnn3d", "sigma_m", survey)]
-    bins = [r for r in rows if r.metric in ("epsilon_mean", "epsilon_scatter") and r.bin != "all"]
+    evaluated = [r for r in rows if r.bin in ("all", "cnn3d", "sigma_m")]
     return environment.get_template("model_card.md.jinja2").render(
-        release=facts["release"], software=facts["software"],
-        parameters=facts["parameters"], model=[leaf for leaf in summary.leaves(facts["model"]) if leaf[0] != "profile"],
-        numbers=[r for r in main if not r.metric.startswith("n_flag_")], bins=bins,
+        release=facts["release"], software=facts["software"], parameters=facts["parameters"],
+        model=[leaf for leaf in summary.leaves(facts["model"]) if leaf[0] != "profile"],
+        sources=[leaf for leaf in summary.leaves(facts["sources"])
+                 if leaf[0].rsplit(".", 1)[-1] in ("citation", "producer", "licence")],
+        overall=[r for r in evaluated if r.metric in _OVERALL],
+        calibration=[r for r in rows if r.metric.startswith(("coverage", "plain_coverage", "pit_",
+                                                             "sbc_", "tarp_", "crps", "log_score"))
+                     and r.bin == "all"],
+        coverage_bins=[r for r in rows if r.metric == "coverage_error_max" and r.bin != "all"],
+        mass_bins=mass_bins(tables["calibration"]),
+        conditions=condition_bins(evidence.get("residual_bins")),
+        rivals=rival_rows(evidence), rival_heads=list(RIVAL_METRICS.values()),
+        real=[r for r in rows if r.bin == survey
+              and not r.metric.startswith(("n_flag_", "xray_n_pairs", "virial", "n_without"))],
+        failures=failure_modes(tables, evidence, facts),
+        sets=evidence["mass_distributions"].to_pandas().groupby("set")["n"].sum().to_dict()
+        if "mass_distributions" in evidence else {},
         flags=summary.flag_counts(tables["masses"]), counts=summary.mass_counts(tables["masses"]),
+        missing=missing or [],
     )  # fmt: skip

@@ -220,6 +220,7 @@ def write_release(
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write what a release holds beside its Parquet files, the checksums last."""
+    from cmass import figures
     from cmass.figures.overview import save_overview
     from cmass.publish.database import write_database
     from cmass.publish.model_card import model_card
@@ -232,7 +233,8 @@ def write_release(
     write_json(folder / "provenance.json", facts)
     write_report(folder / "report.html", workspace, params, tables, facts)
     save_overview(workspace, folder / "overview.png", params)
-    (folder / "model_card.md").write_text(model_card(tables, facts), encoding="utf-8")
+    card = model_card(tables, facts, figures.tables(workspace), figures.missing_words(workspace))
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
     (folder / "README.md").write_text(readme(tables, facts), encoding="utf-8")
     lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in _files(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")

@@ -71,6 +71,17 @@ METRIC_WORDS = {
     "chance_above_cnn3d": "Poisson chance, the posterior's median",
     "chance_above_galweight": "Poisson chance, GalWeight",
     "selection": "Clusters of the survey over those of the mass function",
+    **{
+        f"{prefix}galweight_offset_{end}": f"{percent} of log₁₀(M_pred/M_GalWeight){words}"
+        for prefix, words in (("", ""), ("expected_", " that the forward model expects"))
+        for end, percent in (
+            ("p2_5", "2.3 %"),
+            ("p16", "15.9 %"),
+            ("p84", "84.1 %"),
+            ("p97_5", "97.7 %"),
+        )
+    },
+    "truth_offset_mean": "Mean of log₁₀(M_pred/M_true), embedded survey",
     "truth_offset_median": "Median of log₁₀(M_pred/M_true), embedded survey",
     "truth_scatter": "Scatter of log₁₀(M_pred/M_true), embedded survey",
     "truth_scatter_robust": "Robust scatter of log₁₀(M_pred/M_true), embedded survey",

@@ -56,7 +56,7 @@ _SECTIONS = (
 _SOURCES = (
     "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", "networks/cnn3d.py",
     "networks/streaming.py", "networks/training.py", "networks/prediction.py",
-    "networks/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
+    "estimators/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
 )  # fmt: skip
 #: Not the simulator's: the list of what can be left out of it, other samples, simulation files.
 _NOT_SIMULATOR = {"ingredients", "population", "survey", "boxes"}

@@ -11,6 +11,7 @@ import logging
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass import cosmology
@@ -127,26 +128,33 @@ def add_matches(
                     unit="dex")  # fmt: skip
 
 
-def estimates_of(matches: pa.Table, rivals: dict[str, dict[str, float]]) -> dict[str, Array]:
+def estimates_of(matches: pa.Table, rivals: pa.Table | None = None) -> dict[str, Array]:
     """log10 masses by estimator, each in the order of `matches`; missing ones are NaN.
 
     Parameters
     ----------
     matches : pyarrow.Table
         Table `xray_matches`.
-    rivals : dict
-        For each further estimator its log10 mass by cluster.
+    rivals : pyarrow.Table, optional
+        Table `rival_masses`: medians of the posteriors. A rival with the name of one of
+        `ESTIMATORS` is called ``rival_<name>``.
     """
     found = {name: to_numpy(matches, column)[0] for name, column in ESTIMATORS.items()}
+    if rivals is None:
+        return found
     ids = matches["cluster_id"].to_pylist()
-    for name, mass in rivals.items():
-        found[name] = np.array([mass.get(one, np.nan) for one in ids], float)
+    for name in dict.fromkeys(rivals["estimator"].to_pylist()):
+        own = rivals.filter(pc.equal(rivals["estimator"], name))
+        pairs = zip(own["cluster_id"].to_pylist(), to_numpy(own, "log10_m200c_p50")[0], strict=True)
+        mass = dict(pairs)
+        called = f"rival_{name}" if name in ESTIMATORS else name
+        found[called] = np.array([mass.get(one, np.nan) for one in ids], float)
     return found
 
 
 def comparison_rows(
     matches: pa.Table, clusters: pa.Table, xray: pa.Table, footprint: Footprint,
-    rivals: dict[str, dict[str, float]], params: Params, rng: np.random.Generator,
+    rivals: pa.Table | None, params: Params, rng: np.random.Generator,
 ) -> pa.Table:  # fmt: skip
     """Table `calibration`: matches, and how each estimator agrees with X-ray masses.
 
@@ -175,7 +183,7 @@ def comparison_rows(
 
 def compare(
     workspace: Workspace, params: Params, masses: pa.Table, clusters: pa.Table,
-    rivals: dict[str, dict[str, float]], rng: np.random.Generator,
+    rivals: pa.Table | None, rng: np.random.Generator,
 ) -> pa.Table | None:  # fmt: skip
     """Compare masses with X-ray masses; writes `masses/xray_matches.parquet`.
 

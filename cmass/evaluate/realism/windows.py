@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from cmass.columns import FLAGS, NOT_CATALOGUED
 from cmass.cosmology import from_params
 from cmass.errors import InputError
+from cmass.estimators.richness import count_near_centre
 from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
-from cmass.networks.richness import count_near_centre
 from cmass.params import Params
 from cmass.tables import points_by_cluster, read_table, to_numpy
 from cmass.workspace import Workspace
@@ -87,7 +87,7 @@ class Windows:
 
     @property
     def richness(self) -> Integers:
-        """Galaxies near the centre (`networks.richness`), shape (n,)."""
+        """Galaxies near the centre (`estimators.richness`), shape (n,)."""
         return count_near_centre(self.points, self.offsets)
 
     @property

@@ -90,7 +90,7 @@ def compared(sky, params, rivals=None):
     footprint = Footprint.from_table(make_table("raw_footprint", OCTANT))
     rng = np.random.default_rng(9)
     return matches, comparison_rows(
-        matches, clusters, xray, footprint, rivals or {}, params, rng
+        matches, clusters, xray, footprint, rivals, params, rng
     )  # fmt: skip
 
 
@@ -148,14 +148,24 @@ def test_subsets(sky, params):
 
 
 def test_rivals_are_compared_by_cluster(sky, params):
-    """In another order, with one missing."""
+    """In another order, with one missing; one that is called like ours gets another name."""
     masses, _, _ = sky
-    pairs = zip(masses["cluster_id"].to_pylist(), masses["log10_m200c"].to_pylist(), strict=True)
-    rival = dict(reversed([(k, m + 0.3) for k, m in pairs if k != "cl-007"]))
-    rows = rows_of(compared(sky, params, {"flow": rival})[1])
+    ids, point = masses["cluster_id"].to_pylist(), np.array(masses["log10_m200c"])
+    rows = [i for i in reversed(range(len(ids))) if ids[i] != "cl-007"]
+    mass = np.concatenate([point[rows] + 0.3, point[rows]])
+    rivals = make_table("rival_masses", {
+        "cluster_id": [ids[i] for i in rows] * 2,
+        "estimator": ["flow"] * len(rows) + ["dispersion"] * len(rows),
+        "log10_m200c": mass - 9, "log10_m200c_p16": mass, "log10_m200c_p50": mass,
+        "log10_m200c_p84": mass,
+    })  # fmt: skip
+    rows = rows_of(compared(sky, params, rivals)[1])
     assert rows["xray_n_compared_flow"]["value"] == rows["xray_n_compared"]["value"] - 1
     assert rows["xray_offset_flow"]["value"] == pytest.approx(
         rows["xray_offset_point"]["value"] + 0.3, abs=0.01
+    )
+    assert rows["xray_offset_rival_dispersion"]["value"] == pytest.approx(
+        rows["xray_offset_dispersion"]["value"], abs=0.01
     )
 
 
@@ -167,13 +177,13 @@ def test_files_and_the_remark(sky, params, tmp_path, caplog):
     write_table(workspace.raw / "footprint.parquet", make_table("raw_footprint", OCTANT),
                 "raw_footprint")  # fmt: skip
     rng = np.random.default_rng
-    table = external.compare(workspace, params, masses, clusters, {}, rng(1))
-    again = external.compare(workspace, params, masses, clusters, {}, rng(1))
+    table = external.compare(workspace, params, masses, clusters, None, rng(1))
+    again = external.compare(workspace, params, masses, clusters, None, rng(1))
     assert table.equals(again)
     written = read_table(workspace.masses / "xray_matches.parquet", "xray_matches")
     assert rows_of(table)["xray_n_matched"]["value"] == sum(written["accepted"].to_pylist())
     (workspace.raw / "xray.parquet").unlink()
-    assert external.compare(workspace, params, masses, clusters, {}, rng(1)) is None
+    assert external.compare(workspace, params, masses, clusters, None, rng(1)) is None
     assert "no comparison with them" in caplog.text
     assert not (workspace.masses / "xray_matches.parquet").exists()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -25,8 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmass.cosmology import Cosmology
 from cmass.errors import InputError
+from cmass.estimators import PointEstimator
+from cmass.estimators.windows import Sets, Windows
 from cmass.params import Params
-from cmass.tables import points_by_cluster, read_table, to_numpy
+from cmass.tables import points_by_cluster, read_json, read_table, to_numpy, write_json
 from cmass.workspace import Workspace
 
 Array = NDArray[np.float64]
@@ -240,3 +242,48 @@ def fit_mocks(workspace: Workspace, params: Params) -> Relation:
         sigma, z, true, params.cosmology.omega_m, clip=how.clip_sigma,
         aperture_mpc_h=how.aperture_mpc_h,
     )  # fmt: skip
+
+
+class Dispersion(PointEstimator):
+    """Mass from the clipped velocity dispersion; every other estimator is measured by it."""
+
+    name: ClassVar[str] = "dispersion"
+    title: ClassVar[str] = "σ–M, 2.7σ clip"
+    reads: ClassVar[str] = "velocities inside the aperture, clipped"
+    seeded: ClassVar[bool] = False
+
+    relation: Relation
+
+    def fit_point(self, sets: Sets, work: Path) -> None:
+        """Fit the relation on the training and validation mocks."""
+        how = self.params.evaluate
+        parts = [(self._sigma(w), w.z, w.log10_m200c_true) for w in (sets.train, sets.validation)]
+        sigma, z, true = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self.relation = fit(
+            sigma, z, true, self.params.cosmology.omega_m, clip=how.clip_sigma,
+            aperture_mpc_h=how.aperture_mpc_h,
+        )  # fmt: skip
+
+    def _sigma(self, windows: Windows) -> Array:
+        how = self.params.evaluate
+        return clipped_sigma_km_s(
+            windows.points, windows.offsets, clip=how.clip_sigma, aperture_mpc_h=how.aperture_mpc_h
+        )
+
+    def point(self, windows: Windows) -> Array:
+        """log10 M200c by the relation; NaN where fewer than 4 galaxies are left."""
+        return self.relation.log10_m200c(self._sigma(windows), windows.z)
+
+    @property
+    def n_parameters(self) -> int:
+        """Intercept and slope."""
+        return 2
+
+    def save_point(self, folder: Path) -> None:
+        """Write ``dispersion.json``."""
+        write_json(folder / "dispersion.json", self.relation.as_json())
+
+    def load_point(self, folder: Path) -> None:
+        """Read ``dispersion.json``."""
+        path = folder / "dispersion.json"
+        self.relation = Relation.from_json(read_json(path), path)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmass.networks.richness import APERTURE_MPC_H, V_MAX_KM_S, count_near_centre
+from cmass.estimators.richness import APERTURE_MPC_H, V_MAX_KM_S, count_near_centre
 
 
 def test_both_sky_and_velocity_count():

@@ -8,7 +8,7 @@ from scipy.stats import truncnorm
 
 from cmass.cosmology import Cosmology
 from cmass.errors import InputError
-from cmass.networks.dispersion import Relation, clipped_sigma_km_s, fit, gapper_km_s
+from cmass.estimators.dispersion import Relation, clipped_sigma_km_s, fit, gapper_km_s
 from cmass.params import load_params
 from cmass.tables import make_table, write_table
 from cmass.workspace import Workspace
@@ -121,7 +121,7 @@ def test_errors_are_named():
 
 def test_mocks_are_measured_shard_by_shard(tmp_path):
     """Any number of shards, any order asked for, same dispersions as in memory."""
-    from cmass.networks.dispersion import measure_mocks
+    from cmass.estimators.dispersion import measure_mocks
 
     rng = np.random.default_rng(8)
     clouds = [cloud(rng, 60, s) for s in (300.0, 500.0, 700.0, 400.0)]

@@ -1,0 +1,107 @@
+"""CNN_3D, the paper's network, as one estimator among others.
+
+The run's own seed takes over the network that the step `train` trained; any other seed is trained
+on the same voxels in the same way.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmass.estimators import PointEstimator
+from cmass.estimators.windows import Sets, Windows
+from cmass.networks import cnn3d
+from cmass.workspace import Workspace
+
+if TYPE_CHECKING:
+    import keras
+
+Array = NDArray[np.float64]
+
+_WEIGHTS = "cnn3d.weights.h5"
+
+
+class CNN3D(PointEstimator):
+    """Mass from the kernel density of (x, y, v) on a grid (paper, section 3.3)."""
+
+    name: ClassVar[str] = "cnn3d"
+    title: ClassVar[str] = "CNN 3D"
+    reads: ClassVar[str] = "positions and velocities in the whole window"
+    sources: ClassVar[tuple[str, ...]] = (
+        "networks/cnn3d.py", "networks/prediction.py", "networks/streaming.py",
+        "networks/training.py", "voxels.py",
+    )  # fmt: skip
+
+    _model: keras.Model
+
+    @classmethod
+    def products(cls, workspace: Workspace) -> tuple[Path, ...]:
+        """The run's network."""
+        return (workspace.model / _WEIGHTS,)
+
+    def fit_point(self, sets: Sets, work: Path) -> None:
+        """Take over the run's network, or train one on its voxels."""
+        from cmass.networks import prediction, training
+
+        run, n = sets.workspace, self.params.voxels.n
+        if run is not None and self.seed == self.params.seed:
+            self._model, self.taken_over = prediction.load(run.model / _WEIGHTS, n), True
+            return
+        voxels = _voxelize(sets, work / "voxels", self) if run is None else run.voxels
+        model, _ = training.fit(
+            voxels / "train", voxels / "validation", work / "checkpoint.npz", n, self.params.train,
+            self.seed, identity=str(self.seed),
+        )  # fmt: skip
+        # A bare network: the trained one would save its optimiser's state as well.
+        self._model = cnn3d.build(n)
+        self._model.set_weights(model.get_weights())
+
+    def point(self, windows: Windows) -> Array:
+        """log10 M200c from galaxies; NaN where the window has no density."""
+        from cmass.networks import prediction
+
+        clouds = (windows.cloud(i) for i in range(len(windows)))
+        return prediction.predict_clouds(
+            self._model, clouds, self.params.window, self.params.voxels
+        )[:, 0]
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of the network."""
+        return int(self._model.count_params())
+
+    def save_point(self, folder: Path) -> None:
+        """Write the weights."""
+        self._model.save_weights(folder / _WEIGHTS)
+
+    def load_point(self, folder: Path) -> None:
+        """Read the weights."""
+        from cmass.networks import prediction
+
+        self._model = prediction.load(folder / _WEIGHTS, self.params.voxels.n)
+
+
+def _voxelize(sets: Sets, folder: Path, estimator: CNN3D) -> Path:
+    """Voxels of windows that no run has made any of; what is there is not made again."""
+    from cmass.shards import Shard
+    from cmass.voxels import make_shard
+
+    for name, windows in (("train", sets.train), ("validation", sets.validation)):
+        if (folder / name).exists():
+            continue
+        partial = folder / f"{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        size = estimator.params.voxels.clusters_per_shard
+        for number, start in enumerate(range(0, len(windows), size)):
+            part = windows.take(np.arange(start, min(start + size, len(windows))))
+            arguments = (part.cluster_id, part.log10_m200c_true.tolist(), part.points, part.offsets,
+                         estimator.params)  # fmt: skip
+            make_shard(partial, Shard(number, (f"shard-{number:05d}.parquet",), arguments))
+        partial.rename(folder / name)
+    return folder
