@@ -529,6 +529,9 @@ class XrayParams(_Section):
         "X-ray surveys hold all clusters above, log10 Msun/h: their flux limit at 250 Mpc/h "
         "(14.1) and 2 sigma of the luminosity-mass relation",
     )
+    margin_dex: float = _f(
+        0.02, "difference to GalWeight's offset and scatter that does not count, dex", ge=0
+    )
     bootstrap_rounds: int = _f(1000, "resamples of clusters behind the errors", ge=10)
 
 

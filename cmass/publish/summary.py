@@ -176,8 +176,11 @@ def metric_words(metric: str, bin: str) -> str:
 _XRAY_WORDS = {
     "n_compared_": "clusters compared", "not_worse_": "scatter not above GalWeight’s (1: yes)",
     "abs_offset_beyond_galweight_": "|offset| less GalWeight’s",
+    "shown_not_worse_": "shown not to be worse than GalWeight (1: yes)",
+    "scatter_about_line_beyond_galweight_": "scatter about the line less GalWeight’s",
     "scatter_robust_beyond_galweight_": "robust scatter less GalWeight’s",
     "scatter_beyond_galweight_": "scatter less GalWeight’s",
+    "scatter_about_line_": "scatter of the X-ray mass about its line on the estimate",
     "scatter_robust_": "robust scatter", "scatter_": "scatter", "offset_": "median offset",
     "slope_major_axis_": "slope of the major axis", "slope_": "slope",
 }  # fmt: skip

@@ -177,6 +177,7 @@ def comparison_rows(
         add_agreement(
             numbers, {name: values[rows] for name, values in estimates.items()}, reference[rows],
             tuple(ESTIMATORS), bin, params.infer.xray.bootstrap_rounds, rng,
+            params.infer.xray.margin_dex,
         )  # fmt: skip
     return numbers.table()
 

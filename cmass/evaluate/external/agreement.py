@@ -26,11 +26,14 @@ def agreement(estimate: Array, reference: Array) -> Array:
 
     Returns
     -------
-    ndarray, shape (5,)
+    ndarray, shape (6,)
         Median, standard deviation and half the 15.866–84.134 % width of estimate − reference
         (dex); slope of the least-squares line of the estimate on the reference, which errors of
         the reference flatten; slope of the reduced major axis (ratio of the standard deviations
-        with the sign of the correlation), which they do not.
+        with the sign of the correlation), which they do not; standard deviation of the reference
+        about its least-squares line on the estimate (dex). The last says how much the estimate
+        knows: estimates shrunk towards a mean lower the others, not this one, and a constant
+        leaves all of the reference's spread.
     """
     difference = estimate - reference
     x, y = reference - reference.mean(), estimate - estimate.mean()
@@ -38,35 +41,42 @@ def agreement(estimate: Array, reference: Array) -> Array:
     # All the same: no line goes through it.
     least = covariance / variance if variance > 0 else np.nan
     major = np.sign(covariance) * np.sqrt(float(y @ y) / variance) if variance > 0 else np.nan
+    spread = float(y @ y)
+    explained = covariance**2 / spread if spread > 0 else 0.0
+    about_line = np.sqrt(max(variance - explained, 0.0) / (x.size - 2))
     return np.array(
         [np.median(difference), metrics.scatter(difference), metrics.robust_scatter(difference),
-         least, major]
+         least, major, about_line]
     )  # fmt: skip
 
 
 #: Names and units of what `agreement` returns.
 STATISTICS = (
     ("offset", "dex"), ("scatter", "dex"), ("scatter_robust", "dex"), ("slope", ""),
-    ("slope_major_axis", ""),
+    ("slope_major_axis", ""), ("scatter_about_line", "dex"),
 )  # fmt: skip
 #: Names of what `advantage` returns.
-ADVANTAGES = ("abs_offset", "scatter", "scatter_robust")
+ADVANTAGES = ("abs_offset", "scatter", "scatter_robust", "scatter_about_line")
+#: What must be shown to be no larger than `RIVAL`'s by more than a margin, at this many sigma:
+#: one-sided 95 %.
+_SHOWN = ("abs_offset", "scatter_about_line")
+_ONE_SIDED_95 = 1.645
 
 
 def advantage(one: Array, other: Array) -> Array:
-    """|offset|, scatter and robust scatter of one estimator less those of another.
+    """|offset| and scatters of one estimator less those of another, as `ADVANTAGES` lists them.
 
     Parameters
     ----------
-    one, other : ndarray, shape (5,)
+    one, other : ndarray, shape (6,)
         As `agreement` gives them. Negative results: `one` is better.
     """
-    return np.array([abs(one[0]) - abs(other[0]), one[1] - other[1], one[2] - other[2]])
+    return np.array([abs(one[0]) - abs(other[0]), *(one - other)[[1, 2, 5]]])
 
 
 def add_agreement(
     numbers: Numbers, estimates: dict[str, Array], reference: Array, core: tuple[str, ...],
-    bin: str, rounds: int, rng: np.random.Generator,
+    bin: str, rounds: int, rng: np.random.Generator, margin_dex: float,
 ) -> None:  # fmt: skip
     """Add rows for each estimator, all on the same clusters.
 
@@ -75,8 +85,10 @@ def add_agreement(
     ``xray_slope_major_axis_<e>``; and beside GalWeight ``xray_abs_offset_beyond_galweight_<e>``,
     ``xray_scatter_beyond_galweight_<e>``, ``xray_scatter_robust_beyond_galweight_<e>``: paired
     differences, negative where <e> is better. ``xray_not_worse_<e>`` is 1 where neither scatter
-    exceeds GalWeight's by more than one sigma of the paired difference, else 0. Errors are from
-    resampling clusters, the same ones for all estimators. An estimator that has no mass for
+    exceeds GalWeight's by more than one sigma of the paired difference, else 0: few clusters
+    pass it easily. ``xray_shown_not_worse_<e>`` is 1 only where |offset| and the scatter about
+    the line are each shown, one-sided at 95 %, to exceed GalWeight's by less than `margin_dex`:
+    few clusters show nothing. Errors are from resampling clusters, the same ones for all estimators. An estimator that has no mass for
     some of the clusters is compared, with GalWeight too, on those it has, whose number is
     ``xray_n_compared_<e>``.
 
@@ -93,6 +105,8 @@ def add_agreement(
     rounds : int
         Resamples.
     rng : numpy.random.Generator
+    margin_dex : float
+        Difference to GalWeight that does not count.
     """
     both = np.isfinite(reference)
     for name in core:
@@ -109,12 +123,12 @@ def add_agreement(
         if rows.sum() < N_MIN:
             continue
         chosen = {name: estimates[name][rows] for name in dict.fromkeys([*names, RIVAL])}
-        _add_set(numbers, chosen, names, reference[rows], bin, rounds, rng)
+        _add_set(numbers, chosen, names, reference[rows], bin, rounds, rng, margin_dex)
 
 
 def _add_set(
     numbers: Numbers, estimates: dict[str, Array], names: list[str], reference: Array, bin: str,
-    rounds: int, rng: np.random.Generator,
+    rounds: int, rng: np.random.Generator, margin_dex: float,
 ) -> None:  # fmt: skip
     """Rows of `names`, which all have masses for these clusters."""
 
@@ -136,6 +150,9 @@ def _add_set(
         for k, statistic in enumerate(ADVANTAGES, first):
             numbers.add(f"xray_{statistic}_beyond_{RIVAL}_{name}", values[k], bin=bin,
                         error=errors[k], unit="dex")  # fmt: skip
+        shown = [first + ADVANTAGES.index(statistic) for statistic in _SHOWN]
+        limits = values[shown] + _ONE_SIDED_95 * errors[shown]
+        numbers.add(f"xray_shown_not_worse_{name}", float((limits < margin_dex).all()), bin=bin)
         scatters = slice(first + 1, first + 3)
         numbers.add(f"xray_not_worse_{name}",
                     float((values[scatters] <= errors[scatters]).all()), bin=bin)  # fmt: skip

@@ -12,7 +12,7 @@ CORE = ("cnn3d", "galweight")
 def rows_of(estimates, reference, rounds=300, seed=1, core=CORE):
     numbers = Numbers()
     rng = np.random.default_rng(seed)
-    add_agreement(numbers, estimates, reference, core, "toy", rounds, rng)
+    add_agreement(numbers, estimates, reference, core, "toy", rounds, rng, margin_dex=0.02)
     return {row["metric"]: row for row in numbers.table().to_pylist()}
 
 
@@ -96,12 +96,39 @@ def test_slopes():
     true = rng.normal(14.3, 0.3, 200_000)
     estimate = 14.3 + 0.7 * (true - 14.3)
     reference = true + 0.2 * rng.standard_normal(true.size)
-    _, _, _, least, major = agreement(estimate, reference)
+    _, _, _, least, major, about_line = agreement(estimate, reference)
     flattened = 0.3**2 / (0.3**2 + 0.2**2)
     # 200 000 points: 1 sigma is 0.0015
     assert least == pytest.approx(0.7 * flattened, abs=0.006)
     assert major == pytest.approx(0.7 * np.sqrt(flattened), abs=0.006)
+    # What is left of the reference once the truth is known: its own error.
+    assert about_line == pytest.approx(0.2, abs=0.002)
     assert agreement(-true, true)[4] == pytest.approx(-1.0)
+
+
+def test_knowing_nothing_and_shrinking_are_not_shown_to_be_good():
+    """A constant and a shrunk copy lower the plain scatter where the reference spreads little."""
+    rng = np.random.default_rng(11)
+    n = 300
+    true = 14.3 + np.abs(rng.normal(0, 0.12, n))
+    reference = true + 0.1 * rng.standard_normal(n)
+    galweight = true + 0.25 * rng.standard_normal(n)
+    shrunk = galweight.mean() + 0.3 * (galweight - galweight.mean())
+    constant = np.full(n, np.median(reference)) + 1e-9 * rng.standard_normal(n)
+    for estimate in (shrunk, constant):
+        found = rows_of({"cnn3d": estimate, "galweight": galweight}, reference)
+        assert found["xray_not_worse_cnn3d"]["value"] == 1  # the plain scatter is taken in
+    plain = agreement(galweight, reference)[5]
+    assert agreement(shrunk, reference)[5] == pytest.approx(plain, rel=1e-9)
+    assert agreement(constant, reference)[5] == pytest.approx(reference.std(ddof=2), rel=0.01)
+    far = rows_of({"cnn3d": constant + 0.2, "galweight": galweight}, reference)
+    assert far["xray_shown_not_worse_cnn3d"]["value"] == 0
+
+
+@pytest.mark.parametrize("n, scatter, verdict", [(4000, 0.2, 1), (40, 0.245, 0), (4000, 0.3, 0)])
+def test_shown_not_worse_needs_enough_clusters(n, scatter, verdict):
+    found = rows_of(*toy(n, scatter=scatter, other=0.25, offset=0.05))
+    assert found["xray_shown_not_worse_cnn3d"]["value"] == verdict
 
 
 def test_all_on_the_same_clusters():
