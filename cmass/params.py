@@ -443,6 +443,8 @@ class EvaluateParams(_Section):
 
     mass_bin_dex: float = _f(0.3, "width of mass bins, dex", gt=0)
     coverage_levels: int = _f(39, "levels of the coverage curve", ge=3)
+    calibration_bins: int = _f(4, "most bins in which calibration is judged, per quantity", ge=1)
+    calibration_min: int = _f(200, "fewest clusters of such a bin", ge=20)
     clip_sigma: float = _f(2.7, "interloper clip of the sigma-M estimate (Mamon+2010: 2.7)", gt=0)
     aperture_mpc_h: float = _f(1.0, "projected radius of the sigma-M estimate, proper Mpc/h", gt=0)
 

@@ -169,14 +169,14 @@ STEPS: tuple[Step, ...] = (
         "cmass.evaluate:run",
         "Judge the masses on the evaluation set: residuals, coverage, scatter.",
         sections=(
-            "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
-            "posterior", "evaluate", "galweight",
+            "seed", "cosmology", "window", "mock.snapshot_redshift", "mock.haloes", "population",
+            "voxels", "posterior", "evaluate", "galweight",
         ),
         inputs=lambda w: (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py"),
     ),
     Step(
         "rivals",

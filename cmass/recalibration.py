@@ -94,7 +94,7 @@ def _known(predicted: Array, n_galaxies: Array, z: Array) -> Array:
     return np.column_stack([predicted, np.log10(n_galaxies), np.log10(z)])
 
 
-def _powers(x: Array, order: int) -> Array:
+def powers(x: Array, order: int) -> Array:
     """All products of at most `order` columns of `x`, the constant first, shape (n, k)."""
     columns = [np.ones(len(x))]
     for degree in range(1, order + 1):
@@ -144,7 +144,7 @@ class Correction:
         centre, spread = known.mean(axis=0), known.std(axis=0)
         spread = np.where(spread > 0, spread, 1.0)
         x = (known - centre) / spread
-        mean_of, width_of = _powers(x, orders[0]), _powers(x, orders[1])
+        mean_of, width_of = powers(x, orders[0]), powers(x, orders[1])
         if len(x) <= mean_of.shape[1] + width_of.shape[1]:
             raise InputError(f"{len(x)} pairs cannot fit a correction of orders {orders}")
         log_scale = np.zeros(width_of.shape[1])
@@ -175,8 +175,8 @@ class Correction:
         """Corrected estimate (log10 M200c) and size of its residual (dex), shape (n,) each."""
         known = np.clip(_known(predicted, n_galaxies, z), self.low, self.high)
         x = (known - np.array(self.centre)) / np.array(self.spread)
-        location = _powers(x, self.orders[0]) @ np.array(self.location)
-        return location, np.exp(_powers(x, self.orders[1]) @ np.array(self.log_scale))
+        location = powers(x, self.orders[0]) @ np.array(self.location)
+        return location, np.exp(powers(x, self.orders[1]) @ np.array(self.log_scale))
 
 
 @dataclass(frozen=True)

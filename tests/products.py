@@ -10,11 +10,15 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from cmass.columns import FLAGS
+from cmass.evaluate import proof
 from cmass.evaluate.realism import FEATURES, realism_table, rows_of
 from cmass.evaluate.realism.statistics import STATISTICS
+from cmass.params import Params
 from cmass.recalibration import Recalibration
 from cmass.tables import make_table, write_json, write_table
 from cmass.workspace import Workspace
+from tests import toys
+from tests.toys import toy
 
 EDGES = np.linspace(13.0, 15.6, 53)
 Q = (0.15866, 0.5, 0.84134)
@@ -203,6 +207,23 @@ def _windows(workspace: Workspace, rng: np.random.Generator, true: np.ndarray, s
     write_table(workspace.mock / "galaxies" / name, galaxies, "mock_galaxies")
 
 
+def _calibration(workspace: Workspace) -> None:
+    """Tables of the calibration: posteriors too narrow before, right after."""
+    right, narrow = (toy(n_haloes=450, width=w) for w in (1.0, 0.8))
+    n = right.truth.size
+    windows = proof.Windows(
+        right.truth, np.arange(20.0, 20 + n), 0.02 + 0.05 * right.z, 60 + 150 * right.z,
+        np.linspace(0.3, 0.9, n), right.halo, np.ones(n), toys.EDGES,
+    )  # fmt: skip
+    judged = {
+        proof.PLAIN: proof.Judged(windows, narrow.probabilities, Params()),
+        proof.RECALIBRATED: proof.Judged(windows, right.probabilities, Params()),
+    }
+    flat = np.full(toys.EDGES.size - 1, 1 / (toys.EDGES.size - 1))
+    for name, table in proof.tables(judged, dict.fromkeys(judged, (flat, flat))).items():
+        write_table(workspace.evaluation / f"{name}.parquet", table, name)
+
+
 def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
     true = rng.uniform(13.5, 15.0, n)
     _windows(workspace, rng, true, "evaluation")
@@ -246,6 +267,7 @@ def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
             "coverage_low": np.clip(level - 0.05, 0, 1), "coverage_high": np.clip(level + 0.05, 0, 1),
         }), "coverage",
     )  # fmt: skip
+    _calibration(workspace)
     edges = np.arange(13.5, 15.01, 0.3)
     residual = true - predicted
     bins = [residual[(true >= a) & (true < b)] for a, b in pairwise(edges)]

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cmass import pretrained, seeds
+from cmass import cosmology, pretrained, seeds
 from cmass.evaluate import calibration, metrics
 from cmass.headline import write_metrics
 from cmass.params import Params
-from cmass.posterior import PREDICTION_COLUMNS, cumulative_at, prediction_table
+from cmass.posterior import PREDICTION_COLUMNS, prediction_table
+from cmass.recalibration import pairs_of
 from cmass.tables import make_table, read_table, to_numpy, write_table
 from cmass.workspace import Workspace
 
@@ -85,7 +86,7 @@ def add_residuals(
         numbers.add(f"{name}_{metric}", value, bin=bin, error=error, paper=reference, unit="dex")
 
 
-def calibration_table(
+def calibration_numbers(
     true: Array,
     predicted: Array,
     by_dispersion: Array,
@@ -94,8 +95,8 @@ def calibration_table(
     curve: calibration.CoverageCurve,
     transform: Array,
     params: Params,
-) -> pa.Table:
-    """Table `calibration` of the evaluation set.
+) -> Numbers:
+    """Rows of table `calibration` of the evaluation set: residuals, coverage, scatter.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def calibration_table(
         for part, metric in enumerate(("sigma_n", "sigma_0")):
             numbers.add(metric, fitted[part], bin=bin, error=float(errors[part]),
                         paper=paper[part], unit="dex")  # fmt: skip
-    return numbers.table()
+    return numbers
 
 
 def residuals_table(true: Array, predicted: Array, width_dex: float) -> pa.Table:
@@ -191,9 +192,12 @@ def run(workspace: Workspace, params: Params) -> None:
     """Judge network, posteriors and sigma-M on the evaluation set.
 
     Writes `evaluation/predictions.parquet`, `calibration.parquet` (numbers beside the
-    paper's), `coverage.parquet` and `residuals.parquet` (data behind the figures), and
+    paper's), `coverage.parquet` and `residuals.parquet` (data behind the figures),
+    `calibration_curves`, `_bins`, `_histograms` and `_scores.parquet` (before and after
+    recalibration, as a whole and in bins, beside perfect posteriors; `evaluate.proof`), and
     `population.parquet`: what network and GalWeight say of the population.
     """
+    from cmass.evaluate import proof
     from cmass.evaluate.population import population_table
 
     bundle = pretrained.from_workspace(workspace, params)
@@ -205,13 +209,20 @@ def run(workspace: Workspace, params: Params) -> None:
         predictions, "log10_m200c_true", "log10_m200c", "log10_m200c_dispersion", "n_members",
         "halo_id", "n_galaxies", "z",
     )  # fmt: skip
-    probabilities = bundle.posterior(predicted, n_galaxies, z)
-    transform = cumulative_at(probabilities, bundle.edges, true)
-    known = np.isfinite(transform)
-    rng = seeds.generator(params.seed, "evaluate-perfect")
-    perfect = calibration.perfect_like(transform[known], halo[known], rng)
-    curve = calibration.coverage_curve(transform[known], perfect, params.evaluate.coverage_levels)
-    table = calibration_table(true, predicted, rival, members, halo, curve, transform, params)
+    windows = proof.Windows(
+        true, n_galaxies.astype(float), z,
+        cosmology.from_params(params.cosmology).comoving_distance_mpc_h(z),
+        1 - members / n_galaxies, halo, proof.abundance(true, bundle, params), bundle.edges,
+    )  # fmt: skip
+    test = pairs_of(read_table(workspace.posterior / "predictions.parquet", "predictions"))
+    judged = proof.judge(windows, predicted, bundle, test, params)
+    published = judged[proof.RECALIBRATED]
+    curve = published.curve
+    transform = np.full(true.size, np.nan)
+    transform[published.known] = published.transform
+    numbers = calibration_numbers(true, predicted, rival, members, halo, curve, transform, params)
+    proof.add_numbers(numbers, judged)
+    table = numbers.table()
     folder = workspace.evaluation
     write_table(folder / "predictions.parquet", predictions, "predictions")
     write_table(folder / "calibration.parquet", table, "calibration")
@@ -221,6 +232,8 @@ def run(workspace: Workspace, params: Params) -> None:
         "coverage_low": curve.low, "coverage_high": curve.high,
     }  # fmt: skip
     write_table(folder / "coverage.parquet", make_table("coverage", coverage), "coverage")
+    for name, diagnostics in proof.tables(judged, proof.priors_of(judged, bundle)).items():
+        write_table(folder / f"{name}.parquet", diagnostics, name)
     residuals = residuals_table(true, predicted, params.evaluate.mass_bin_dex)
     write_table(folder / "residuals.parquet", residuals, "residuals")
     population = population_table(workspace, params, bundle)

@@ -184,26 +184,36 @@ class CoverageCurve:
         return float(off[np.argmax(np.abs(off))])
 
 
-def _cumulative_curves(statistic: Array, level: Array, where: Mask | None) -> Array:
+def _cumulative_curves(
+    statistic: Array, level: Array, where: Mask | None, weights: Array | None = None
+) -> Array:
     """Part of each row of `statistic` (rounds, n) at most each level, shape (rounds, n_levels)."""
     rounds, k = len(statistic), level.size
     place = np.searchsorted(level, statistic) + (k + 1) * np.arange(rounds)[:, None]
-    chosen = place.ravel() if where is None else place[np.broadcast_to(where, place.shape)]
-    counts = np.bincount(chosen, minlength=rounds * (k + 1)).reshape(rounds, k + 1)
+    chosen = slice(None) if where is None else np.broadcast_to(where, place.shape)
+    heavy = None if weights is None else np.broadcast_to(weights, place.shape)[chosen].ravel()
+    counts = np.bincount(place[chosen].ravel(), heavy, minlength=rounds * (k + 1))
+    counts = counts.reshape(rounds, k + 1)
     total = counts.sum(axis=1, keepdims=True)
     return np.cumsum(counts, axis=1)[:, :k] / np.where(total > 0, total, np.nan)
 
 
 def _curve(
-    statistic: Array, perfect: Array, levels: int, where: Mask | None, perfect_where: Mask | None
-) -> CoverageCurve:
+    statistic: Array, perfect: Array, levels: int, where: Mask | None, perfect_where: Mask | None,
+    weights: Array | None = None,
+) -> CoverageCurve:  # fmt: skip
     level = coverage_levels(levels)
+    if where is not None and perfect_where is None:  # the same clusters in every draw
+        perfect = perfect[:, where]
     own = statistic if where is None else statistic[where]
+    heavy = weights if weights is None or where is None else weights[where]
     if not own.size:
         nothing, none = np.full(levels, np.nan), float("nan")
         return CoverageCurve(level, nothing, level, nothing, nothing, 0, none, none, none, none)
-    coverage = _cumulative_curves(own[None, :], level, None)[0]
-    curves = _cumulative_curves(perfect, level, where if perfect_where is None else perfect_where)
+    coverage = _cumulative_curves(own[None, :], level, None, heavy)[0]
+    curves = _cumulative_curves(
+        perfect, level, perfect_where, heavy if perfect_where is None else weights
+    )
     curves = curves[np.isfinite(curves).all(axis=1)]
     # A perfect posterior covers each level exactly, unless the truth chose the clusters.
     expected = level if perfect_where is None else curves.mean(axis=0)
@@ -223,6 +233,7 @@ def coverage_curve(
     levels: int = LEVELS,
     where: Mask | None = None,
     perfect_where: Mask | None = None,
+    weights: Array | None = None,
 ) -> CoverageCurve:
     """Coverage of central intervals at equally spaced levels (paper, Fig. 6), with its band.
 
@@ -238,10 +249,36 @@ def coverage_curve(
     perfect_where : ndarray of bool, shape (rounds, n), optional
         Clusters that count in each draw, where the choice depends on the drawn truth
         (`perfect_truths`): a perfect posterior is not calibrated in bins of the truth.
+    weights : ndarray, shape (n,), optional
+        Clusters of the population that each one stands for; one by default.
     """
     return _curve(
-        2 * np.abs(transform - 0.5), 2 * np.abs(perfect - 0.5), levels, where, perfect_where
-    )
+        2 * np.abs(transform - 0.5), 2 * np.abs(perfect - 0.5), levels, where, perfect_where,
+        weights,
+    )  # fmt: skip
+
+
+def perfect_errors(perfect: Array, levels: int, masks: list[Mask]) -> Array:
+    """Largest coverage error of perfect posteriors over some bins, shape (rounds,).
+
+    What the worst of many bins shows by chance alone: more than each one does.
+
+    Parameters
+    ----------
+    perfect : ndarray, shape (rounds, n)
+    levels : int
+    masks : list of ndarray of bool
+        Clusters of each bin: (n,), or (rounds, n) where the drawn truth chooses them.
+    """
+    level, depth = coverage_levels(levels), 2 * np.abs(perfect - 0.5)
+    worst = np.zeros(len(perfect))
+    for mask in masks:
+        same = mask.ndim == 1  # the same clusters in every draw
+        curves = _cumulative_curves(
+            depth[:, mask] if same else depth, level, None if same else mask
+        )
+        worst = np.fmax(worst, np.abs(curves - level).max(axis=1))
+    return worst
 
 
 def quantile_bins(values: ArrayLike, n_bins: int, n_min: int = BIN_MIN) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class Source:
     command: str
 
 
+def _evaluated(name: str, workspace: Workspace) -> Path:
+    return workspace.evaluation / f"{name}.parquet"
+
+
 #: Products of the steps by name; the name is that of the file that holds a copy of it.
 SOURCES: dict[str, Source] = {
     "mock_clusters": Source("mock_clusters", lambda w: w.mock / "clusters", "cmass mock"),
@@ -70,6 +75,11 @@ SOURCES: dict[str, Source] = {
     "coverage": Source(
         "coverage", lambda w: w.evaluation / "coverage.parquet", "cmass evaluate"
     ),
+    **{
+        name: Source(name, partial(_evaluated, name), "cmass evaluate")
+        for name in ("calibration_curves", "calibration_bins", "calibration_histograms",
+                     "calibration_scores")
+    },
     "footprint": Source("raw_footprint", lambda w: w.raw / "footprint.parquet", "cmass ingest"),
     "clusters": Source("clusters", lambda w: w.selected / "clusters.parquet", "cmass select"),
     "rejected": Source(

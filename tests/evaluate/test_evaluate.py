@@ -110,3 +110,35 @@ def test_residual_bins_of_one_or_no_cluster_have_no_scatter():
     empty = [r for r in rows if r["n"] == 0]
     assert all(r["mean"] is None for r in empty)
     assert metrics.residual(13.6, 13.5) == pytest.approx(0.1)
+
+
+def test_calibration_is_judged_before_and_after(tiny_run):
+    """The four tables are there, and their numbers are those of table `calibration`."""
+    workspace, _ = tiny_run
+    names = ("curves", "bins", "histograms", "scores")
+    found = {
+        name: read_table(
+            workspace.evaluation / f"calibration_{name}.parquet", f"calibration_{name}"
+        ).to_pandas()
+        for name in names
+    }
+    c = read_table(workspace.evaluation / "calibration.parquet", "calibration").to_pandas()
+    kinds = {"plain", "bandwidth", "recalibrated"}
+    assert all(set(table.posterior_kind) == kinds for table in found.values())
+    # 100 windows fill no bin of 200
+    assert set(found["bins"].quantity) == {"all"}
+    scores = found["scores"].set_index(["posterior_kind", "prior", "population"])
+    row = scores.loc["recalibrated", "flat", "flat"]
+    assert value(c, "crps") == pytest.approx(row.crps)
+    assert value(c, "log_score") == pytest.approx(row.log_score)
+    assert value(c, "coverage_error_max") == pytest.approx(abs(row.coverage_error))
+    before = scores.loc["plain", "flat", "flat"]
+    assert value(c, "coverage_error_max_plain") == pytest.approx(abs(before.coverage_error))
+    assert value(c, "crps_plain") == pytest.approx(before.crps)
+    if row.n == before.n:
+        assert value(c, "crps_gain") == pytest.approx(before.crps - row.crps)
+    coverage = read_table(workspace.evaluation / "coverage.parquet", "coverage").to_pandas()
+    curve = found["curves"].query("posterior_kind == 'recalibrated' and diagnostic == 'coverage'")
+    np.testing.assert_allclose(curve.coverage, coverage.coverage)
+    assert set(scores.index.get_level_values("population")) == {"flat", "mass function"}
+    assert set(found["histograms"].diagnostic) == {"pit", "sbc"}

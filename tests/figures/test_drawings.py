@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cmass.columns import TABLES
-from cmass.figures import mocks, posteriors, survey
+from cmass.figures import calibration, mocks, posteriors, survey
 from cmass.figures.overview import overview
 from cmass.tables import make_table, read_table
 from cmass.workspace import Workspace
@@ -48,6 +48,10 @@ CASES = {
     posteriors.coverage: ("coverage",),
     posteriors.predictions: ("prediction_bands", "residuals"),
     posteriors.contaminated: ("contamination", "contamination_bins"),
+    calibration.coverage: ("calibration_curves", "calibration_scores"),
+    calibration.bins: ("calibration_bins",),
+    calibration.tarp: ("calibration_curves",),
+    calibration.transforms: ("calibration_histograms",),
     mocks.mass_distributions: ("mass_distributions",),
     mocks.window: ("mock_clusters", "mock_galaxies", "window_voxels"),
     survey.predicted_galweight: ("masses", "clusters"),
@@ -165,3 +169,27 @@ def test_overview_shows_four_figures(products) -> None:
     )
     assert len(figure.axes) == 4
     assert all(axes.get_title() and axes.get_xlabel() for axes in figure.axes)
+
+
+def test_calibration_bins_draw_each_bin_before_and_after(released: Workspace) -> None:
+    """Dots at the errors, bars as wide as perfect posteriors stray."""
+    table = read_table(released.evaluation / "calibration_bins.parquet", "calibration_bins")
+    axes = calibration.bins(table).axes[0]
+    rows = [r for r in table.to_pylist() if r["posterior_kind"] == "recalibrated"]
+    dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    for row in table.to_pylist():
+        assert any(abs(x - row["coverage_error"]) < 1e-12 for x in dots)
+    assert len(dots) == table.num_rows
+    bars = sorted(np.ptp(line.get_xdata()) / 2 for line in axes.lines if line.get_linewidth() == 8)
+    assert bars == pytest.approx(sorted(r["perfect_band"] for r in rows))
+
+
+def test_coverage_is_drawn_less_its_level(released: Workspace) -> None:
+    names = ("calibration_curves", "calibration_scores")
+    curves, scores = (read_table(released.evaluation / f"{n}.parquet", n) for n in names)
+    axes = calibration.coverage(curves, scores).axes[0]
+    rows = [r for r in curves.to_pylist() if r["posterior_kind"] == "plain"
+            and r["diagnostic"] == "coverage" and r["quantity"] == "all"]  # fmt: skip
+    drawn = next(line for line in axes.lines if line.get_label().startswith("plain"))
+    np.testing.assert_allclose(drawn.get_ydata(), [r["coverage"] - r["level"] for r in rows])
+    assert min(drawn.get_ydata()) < -0.05  # the toy is too narrow
