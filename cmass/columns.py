@@ -1939,6 +1939,13 @@ _TABLES = [
         "estimator seed cluster_id",
     ),
     _table(
+        "rival_residuals",
+        "Residuals log10(M_true/M_pred) of one estimator, all seeds together, in one bin of true mass",
+        "estimator log10_m200c_low log10_m200c_centre log10_m200c_high n mean scatter p2_5 p16 p50 "
+        "p84 p97_5",
+        "estimator log10_m200c_low",
+    ),
+    _table(
         "rival_scores",
         "One number that says how good one estimator, fitted with one seed, is",
         "estimator seed metric value error unit",

@@ -230,7 +230,7 @@ STEPS: tuple[Step, ...] = (
             "seed", "window", "mock.haloes", "voxels", "posterior", "infer", "realism", "figures",
         ),
         inputs=lambda w: (
-            w.mock, w.split, w.model / "history.parquet", w.posterior, w.evaluation,
+            w.mock, w.split, w.model / "history.parquet", w.posterior, w.evaluation, w.rivals,
             w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
         ),
         outputs=lambda w: (w.figures,),

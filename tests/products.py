@@ -34,6 +34,7 @@ def build_workspace(
     _raw(workspace)
     _selected_and_masses(workspace, rng, n_clusters, with_masses, galaxies_per_cluster)
     _mocks(workspace, rng, n_mocks)
+    write_rivals(workspace, rng)
     _numbers(workspace, n_clusters, with_masses)
     if with_masses:
         write_table(workspace.realism / "realism.parquet", realism_rows(), "realism")
@@ -309,6 +310,54 @@ def _mocks(workspace: Workspace, rng: np.random.Generator, n: int) -> None:
         }), "training_history",
     )  # fmt: skip
     write_json(workspace.model / "model.json", {"n_weights": 123189, "best_epoch": 10})
+
+
+#: Scatter of the toy estimators, dex.
+RIVALS = {"cnn3d": 0.16, "cnn2d": 0.2, "cnn1d": 0.25, "dispersion": 0.3, "richness": 0.18}
+
+
+def write_rivals(workspace: Workspace, rng: np.random.Generator) -> None:
+    """Write rivals/ of five estimators and two seeds, on the evaluation windows."""
+    from cmass.params import Params
+    from cmass.rivals.scores import score_rows
+    from cmass.tables import read_table, to_numpy
+
+    evaluation = read_table(workspace.evaluation / "predictions.parquet", "predictions")
+    true, members = to_numpy(evaluation, "log10_m200c_true", "n_members")
+    n = true.size
+    parts, scores = [], []
+    for name, sigma in RIVALS.items():
+        for seed in (1, 2):
+            point = true + rng.normal(0, sigma, n)
+            if name == "dispersion":
+                point[0] = np.nan
+            z = (true - point) / sigma
+            below = norm.cdf(z)
+            parts.append(make_table("rival_predictions", {
+                "estimator": [name] * n, "seed": [seed] * n,
+                "cluster_id": evaluation["cluster_id"], "halo_id": np.arange(n),
+                "log10_m200c_true": true, "log10_m200c": point, "log10_m200c_p16": point - sigma,
+                "log10_m200c_p50": point, "log10_m200c_p84": point + sigma,
+                "probability_below_true": below,
+                "crps": sigma * (z * (2 * below - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)),
+                "log_score": norm.logpdf(z) - np.log(sigma), "width_68": np.full(n, 2 * sigma),
+            }))  # fmt: skip
+            for row in score_rows(parts[-1], members, None, Params()):
+                scores.append({"estimator": name, "seed": seed, **row})
+    names = ("estimator", "seed", "metric", "value", "error", "unit")
+    costs = {
+        "estimator": list(RIVALS), "seed": [1] * len(RIVALS), "fitted": [True] * len(RIVALS),
+        "note": [""] * len(RIVALS), "n_parameters": [123189, 9000, 5000, 2, 3],
+        "training_seconds": [None, 60.0, 30.0, 1.0, 1.0],
+        "seconds_per_1000": [40.0, 5.0, 3.0, 0.5, 0.25],
+    }  # fmt: skip
+    for file, name, table in (
+        ("predictions", "rival_predictions", pa.concat_tables(parts)),
+        ("scores", "rival_scores",
+         make_table("rival_scores", {c: [row[c] for row in scores] for c in names})),
+        ("costs", "rival_costs", make_table("rival_costs", costs)),
+    ):  # fmt: skip
+        write_table(workspace.rivals / f"{file}.parquet", table, name)
 
 
 def _numbers(workspace: Workspace, n_clusters: int, with_masses: bool) -> None:

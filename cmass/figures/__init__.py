@@ -45,10 +45,21 @@ INDEX = "figures.json"
 @cache
 def entries(survey: str | None = None) -> tuple[Entry, ...]:
     """All figures (of a survey), in the order of the report."""
-    from cmass.figures import beyond, calibration, conditions, external, mocks, posteriors, realism
+    from cmass.figures import (
+        beyond,
+        calibration,
+        conditions,
+        external,
+        mocks,
+        posteriors,
+        realism,
+        rivals,
+    )
     from cmass.figures import survey as masses
 
-    themes = (mocks, posteriors, calibration, conditions, masses, realism, beyond, external)
+    themes = (
+        mocks, posteriors, calibration, conditions, rivals, masses, realism, beyond, external,
+    )  # fmt: skip
     found = [e for theme in themes for e in theme.FIGURES if _is_for(e, survey)]
     sections = list(SECTIONS)
 

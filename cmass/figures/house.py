@@ -80,6 +80,11 @@ SOURCES: dict[str, Source] = {
         for name in ("calibration_curves", "calibration_bins", "calibration_histograms",
                      "calibration_scores")
     },
+    "rival_predictions": Source(
+        "rival_predictions", lambda w: w.rivals / "predictions.parquet", "cmass rivals"
+    ),
+    "rival_scores": Source("rival_scores", lambda w: w.rivals / "scores.parquet", "cmass rivals"),
+    "rival_costs": Source("rival_costs", lambda w: w.rivals / "costs.parquet", "cmass rivals"),
     "footprint": Source("raw_footprint", lambda w: w.raw / "footprint.parquet", "cmass ingest"),
     "clusters": Source("clusters", lambda w: w.selected / "clusters.parquet", "cmass select"),
     "rejected": Source(

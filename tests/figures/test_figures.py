@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from cmass import figures
 from cmass.columns import TABLES
 from cmass.evaluate.realism.statistics import STATISTICS
-from cmass.figures import external, mocks, posteriors
+from cmass.figures import external, mocks, posteriors, rivals
 from cmass.figures.beyond import sources
 from cmass.figures.house import SOURCES, Inputs, schema_of, source
 from cmass.figures.style import DARK, PALETTE, UNITLESS, save
@@ -24,6 +24,7 @@ from cmass.params import Params
 from cmass.study import STUDIES, open_study
 from cmass.tables import check_table, file_digest, make_table, read_table, write_table
 from cmass.workspace import Workspace
+from tests.products import RIVALS
 
 BY_NAME = {entry.name: entry for entry in figures.entries()}
 #: Figures that steps of a run of the embedded survey make; studies are made by hand.
@@ -121,9 +122,8 @@ def test_every_figure_has_its_files(released: Workspace) -> None:
 
 def test_all_figures_of_the_paper_stand_in_its_order() -> None:
     papers = [entry.paper for entry in figures.entries() if entry.paper]
-    # Fig. 3 is a drawing of the network; 8 and 9 are of the rivals
-    expected = [f"Fig. {n}" for n in ("1", "2", "4", "5", "6", "7", "8", "9", "10", "A1")]
-    assert papers == [paper for paper in expected if paper in papers]
+    # Fig. 3 is a drawing of the network
+    assert papers == [f"Fig. {n}" for n in ("1", "2", "4", "5", "6", "7", "8", "9", "10", "A1")]
     assert {
         "Fig. 1",
         "Fig. 2",
@@ -357,6 +357,55 @@ def test_without_clean_windows_there_is_no_excess() -> None:
     assert np.isnan(posteriors.excess(none, 0.2)).all()
     rows = posteriors.contamination_bins(none, Params()).to_pylist()
     assert all(row["mean"] is None for row in rows)
+
+
+# ------------------------------------------------------------------------------ Figs. 8 and 9
+
+
+def test_errors_of_several_seeds_are_of_windows_and_seeds() -> None:
+    value, error = rivals.over_seeds(np.array([0.2, 0.22, 0.24]), np.array([0.01, 0.01, 0.01]))
+    assert value == pytest.approx(0.22)
+    # three seeds scatter by 0.02: their mean is known to 0.02/sqrt(3); the windows are the same
+    assert error == pytest.approx(np.hypot(0.01, 0.02 / np.sqrt(3)))
+    assert rivals.over_seeds(np.array([0.2]), np.array([0.01])) == (0.2, 0.01)
+    nothing = rivals.over_seeds(np.array([np.nan]), np.array([np.nan]))
+    assert np.isnan(nothing[0])
+    assert nothing[1] is None
+
+
+def test_residuals_of_rivals_are_of_all_seeds_and_those_with_a_mass(released, params) -> None:
+    inputs = Inputs(released, params)
+    table = rivals.by_mass(inputs["rival_predictions"], 0.3).to_pandas()
+    n = table.groupby("estimator")["n"].sum()
+    assert n["cnn3d"] == 600
+    assert n["dispersion"] == 598  # one window has none, for each of two seeds
+    raw = inputs["rival_predictions"].to_pandas()
+    own = raw[(raw.estimator == "cnn2d") & raw.log10_m200c_true.between(14.1, 14.4, "left")]
+    row = table[(table.estimator == "cnn2d") & (table.log10_m200c_low.round(2) == 14.1)].iloc[0]
+    epsilon = own.log10_m200c_true - own.log10_m200c
+    assert row["scatter"] == pytest.approx(epsilon.std())
+    assert row["n"] == len(own)
+
+
+def test_scatter_laws_show_each_estimator_and_the_papers_point(released, params) -> None:
+    scores = Inputs(released, params)["rival_scores"]
+    axes = rivals.scatter_laws(scores).axes[0]
+    _, labels = axes.get_legend_handles_labels()
+    assert len(labels) == len(RIVALS) + 1
+    star = next(line for line in axes.lines if line.get_marker() == "*")
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (0.08, 0.04)
+    # the paper, section 4.4: 0.09 dex for masses from a dispersion
+    levels = sorted(line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":")
+    assert levels[1] == pytest.approx(0.09, abs=0.005)
+    assert rivals.estimators_by_scatter(scores)[0] == "cnn3d"
+
+
+def test_without_the_networks_figure_8_says_so() -> None:
+    empty = TABLES["rival_residuals"].arrow_schema().empty_table()
+    scores = TABLES["rival_scores"].arrow_schema().empty_table()
+    for figure in (rivals.dimensions(empty, scores), rivals.scatter_laws(scores),
+                   rivals.rivals_by_mass(empty)):  # fmt: skip
+        assert figure.axes[0].texts[0].get_text().endswith(".")
 
 
 # ------------------------------------------------------------------------------ external truth

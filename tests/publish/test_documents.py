@@ -7,6 +7,7 @@ import json
 import re
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -94,7 +95,7 @@ def _numbers(text: str) -> set[str]:
 
 
 #: Tables behind figures that the card tells numbers of.
-_RESULTS = ("residual_bins", "contamination_bins")
+_RESULTS = ("residual_bins", "contamination_bins", "rival_costs")
 
 
 def _typed(card: str, workspace: Workspace) -> set[str]:
@@ -125,6 +126,10 @@ def _typed(card: str, workspace: Workspace) -> set[str]:
     values += [masses.num_rows - masses[c].null_count for c in masses.column_names]
     values += [f.count for f in summary.flag_counts(masses)] + [f.value for f in FLAGS.values()]
     values.append(summary.mass_counts(masses)["flagged"])
+    scores = pq.read_table(workspace.figures / "rival_scores.parquet").to_pandas()
+    for _, of_seeds in scores.groupby(["estimator", "metric"]):
+        mean, seeds = of_seeds["value"].mean(), of_seeds["value"].std() / len(of_seeds) ** 0.5
+        values += [mean, float(np.hypot(of_seeds["error"].mean(), seeds))]
     known: set[str] = set()
     for v in values:
         known |= {summary.number_text(abs(v)), f"{abs(v):g}", f"{v:.0f}", f"{v:.2f}", f"{v:.1f}"}
@@ -155,6 +160,10 @@ def test_the_card_says_where_the_masses_fail_and_what_is_not_there(card: str, re
     assert "mean ε is −0.110 ± 0.010 dex at log₁₀ M 13.50–13.80" not in card  # one bin is no trend
     assert "which `cmass study leak` makes" in card
     assert "By comoving distance, h⁻¹ Mpc:" in card
+    names = re.findall(
+        r"^\| (CNN 3D|CNN 2D|CNN 1D|richness|σ–M[^|]*) \| −?0", card, flags=re.MULTILINE
+    )
+    assert [n.split(",")[0] for n in names] == ["CNN 3D", "richness", "CNN 2D", "CNN 1D", "σ–M"]
     for section in ("What it is for", "What it was trained on", "How good it is", "Limits",
                     "How far its posteriors hold", "Where it is known to fail",
                     "How to make it again", "Where it comes from"):  # fmt: skip

@@ -72,7 +72,9 @@ def write_report(
     """
     import jinja2
 
+    from cmass import figures
     from cmass.figures.style import DARK, PALETTE
+    from cmass.publish.model_card import RIVAL_METRICS, rival_rows
 
     masses, calibration = tables["masses"], tables["calibration"]
     expectations = workspace.raw / "expectations.json"
@@ -91,6 +93,9 @@ def write_report(
         tiles=_tiles(tables, workspace.survey),
         sections=sections(workspace, params),
         realism_scores=_realism_scores(workspace, params),
+        rivals=rival_rows(figures.tables(workspace)),
+        rival_heads=list(RIVAL_METRICS.values()),
+        massive=params.rivals.massive_log10_m200c,
         numbers=[
             n for n in numbers if n.bin in main and not n.metric.startswith(("n_flag_", "xray_"))
         ],
