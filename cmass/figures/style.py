@@ -166,6 +166,9 @@ def plain_log_ticks(axes: Axes, which: str = "y") -> None:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``name.pdf`` and ``name.png`` on white paper; the same figure gives the same bytes."""
     files = []
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, for both files
     options: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
         "png": {"metadata": {"Software": None}, "dpi": PNG_DPI},
