@@ -144,6 +144,17 @@ FLAGS: dict[str, Flag] = {
             8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
         ),
         Flag(9, "blended", "mock centred on a more massive halo, which a finder lists instead"),
+        Flag(
+            10,
+            "unlike_mocks",
+            "galaxies and network features farther from every mock than those of 99 % of the mocks",
+        ),
+        Flag(
+            11,
+            "two_clusters",
+            "a second structure in the window, taller beside the cluster "
+            "than in 99 % of the mocks without a second cluster",
+        ),
     )
 }
 
@@ -1542,6 +1553,29 @@ _COLUMNS += [
 ]  # fmt: skip
 
 _COLUMNS += [
+    # --- windows unlike mocks
+    _c("outlier_distance", "float32", "", "stat.value",
+       "Mean distance to the nearest training mocks, in their standard deviations", 0,
+       nullable=True),
+    _c("outlier_p", "float64", "", "stat.probability",
+       "Part of the mocks that lie at least as far out", 0, 1, nullable=True),
+    _c("second_peak", "float32", "", "stat.value;arith.ratio",
+       "Height of the second peak of the smoothed phase space over the cluster's own", 0,
+       nullable=True),
+    _c("second_peak_p", "float64", "", "stat.probability",
+       "Part of the mocks without a second cluster whose second peak is at least as tall", 0, 1,
+       nullable=True),
+    _c("part", "string", "", "meta.code.class",
+       "train: place of a mock; test: distance of a mock; peaks: second peak of a mock"),
+    _c("place", "list<float32>", "", "stat.value",
+       "Coordinates of a training mock in the space of windows; empty for others"),
+    _c("case", "string", "", "meta.id", "Windows that the flags are tried on"),
+    _c("unlike_mocks", "float64", "", "stat.value;arith.ratio",
+       "Part of them flagged unlike_mocks", 0, 1, nullable=True),
+    _c("unlike_mocks_error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
+    _c("two_clusters", "float64", "", "stat.value;arith.ratio",
+       "Part of them flagged two_clusters", 0, 1, nullable=True),
+    _c("two_clusters_error", "float64", "", "stat.error", "Its standard error", 0, nullable=True),
     # --- X-ray clusters (MCXC-II) and their matches
     _c("xray_name", "string", "", "meta.id", "Name of the X-ray cluster (MCXC-II)"),
     _c("xray_other_name", "string", "", "meta.id", "Another name of the X-ray cluster",
@@ -1718,8 +1752,20 @@ _TABLES = [
         "The mass of one cluster, with its posterior",
         "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
         "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
-        "sigma_plus log10_m200c_dispersion flag posterior",
+        "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p "
+        "flag posterior",
         "cluster_id",
+    ),
+    _table(
+        "oddity_reference",
+        "One mock window that a cluster is compared with",
+        "part place outlier_distance second_peak",
+    ),
+    _table(
+        "oddity_rates",
+        "How often windows of one kind are flagged",
+        "case n unlike_mocks unlike_mocks_error two_clusters two_clusters_error",
+        "case",
     ),
     _table(
         "coverage",

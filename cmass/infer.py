@@ -29,6 +29,7 @@ from cmass.evaluate.realism.windows import cluster_numbers
 from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
 from cmass.headline import write_metrics
+from cmass.oddity import Found
 from cmass.params import Params
 from cmass.posterior import TAIL, at_edge, quantiles, reweight
 from cmass.pretrained import Bundle
@@ -71,12 +72,27 @@ class Sample:
     offsets: NDArray[np.int64]
 
 
-def point_estimates(
-    sample: Sample, bundle: Bundle, flag: NDArray[np.int32], *, progress: bool = True
-) -> Array:
-    """The network's log10 M200c of each cluster, shape (n,); `flag` is updated in place.
+def network_outputs(
+    sample: Sample, bundle: Bundle, flag: NDArray[np.int32], *, features: bool = False,
+    progress: bool = True,
+) -> Array:  # fmt: skip
+    """The network's outputs for each cluster; `flag` is updated in place.
 
     Clusters with too few galaxies or without a density are flagged and get NaN.
+
+    Parameters
+    ----------
+    sample : Sample
+    bundle : Bundle
+    flag : ndarray of int32, shape (n,)
+    features : bool
+        Outputs of the first dense layer as well.
+    progress : bool
+
+    Returns
+    -------
+    ndarray, shape (n, 1) or (n, 1 + n_features)
+        log10 M200c, and the features.
     """
     from cmass.networks import prediction
 
@@ -87,10 +103,27 @@ def point_estimates(
     rows = np.flatnonzero((flag & stop) == 0)
     clouds = (sample.points[sample.offsets[row] : sample.offsets[row + 1]] for row in rows)
     shown = track(clouds, "masses", total=rows.size) if progress else clouds
-    out = np.full(len(counts), np.nan)
-    out[rows] = prediction.predict_clouds(bundle.network, shown, bundle.window, bundle.voxels)[:, 0]
-    flag[rows[np.isnan(out[rows])]] |= FLAGS["degenerate"].value
+    model = bundle.network_with_features if features else bundle.network
+    out = np.full((len(counts), model.output_shape[-1]), np.nan)
+    out[rows] = prediction.predict_clouds(model, shown, bundle.window, bundle.voxels)
+    flag[rows[np.isnan(out[rows, 0])]] |= FLAGS["degenerate"].value
     return out
+
+
+def point_estimates(
+    sample: Sample, bundle: Bundle, flag: NDArray[np.int32], *, progress: bool = True
+) -> Array:
+    """The network's log10 M200c of each cluster, shape (n,); see `network_outputs`."""
+    return network_outputs(sample, bundle, flag, progress=progress)[:, 0]
+
+
+def odd_ones(sample: Sample, bundle: Bundle, features: Array) -> Found:
+    """How unlike mocks the windows are; all is missing where the model knows no mocks."""
+    if bundle.oddity is not None:
+        return bundle.oddity.judge(features, sample.points, sample.offsets, sample.z)
+    log.info("the model says nothing of its mocks: flags unlike_mocks and two_clusters are not set")
+    nothing = np.full(len(sample.cluster_id), np.nan)
+    return Found(nothing, nothing, nothing, nothing, np.zeros(nothing.size, np.int32))
 
 
 def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True) -> pa.Table:
@@ -110,7 +143,9 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
         mass keeps its row: missing values, an empty posterior and a flag that says why.
     """
     flag = sample.flag.astype(np.int32).copy()
-    point = point_estimates(sample, bundle, flag, progress=progress)
+    told = bundle.oddity is not None
+    outputs = network_outputs(sample, bundle, flag, features=told, progress=progress)
+    point, odd = outputs[:, 0], odd_ones(sample, bundle, outputs[:, 1:])
     counts = np.diff(sample.offsets)
     known = np.isfinite(point)
     low, high = bundle.range.n_galaxies
@@ -122,6 +157,7 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
         "redshift_outside_training"
     ].value
     flag[known] |= bundle.density.flags(point[known])
+    flag |= odd.flag
     flat = bundle.posterior(point, counts, sample.z)
     flag[at_edge(flat, bundle.edges, bundle.posteriors.kernel_width_dex)] |= FLAGS[
         "posterior_at_edge"
@@ -148,7 +184,10 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
             "log10_m200c_hmf_p16": hmf16, "log10_m200c_hmf_p50": hmf50,
             "log10_m200c_hmf_p84": hmf84,
             "sigma_minus": p50 - p16, "sigma_plus": p84 - p50,
-            "log10_m200c_dispersion": by_dispersion, "flag": flag, "posterior": posterior,
+            "log10_m200c_dispersion": by_dispersion,
+            "outlier_distance": odd.distance, "outlier_p": odd.distance_p,
+            "second_peak": odd.second_peak, "second_peak_p": odd.second_peak_p,
+            "flag": flag, "posterior": posterior,
         },
     )  # fmt: skip
 

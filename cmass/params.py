@@ -438,6 +438,25 @@ class PosteriorParams(_Section):
         return value
 
 
+class OddityParams(_Section):
+    """Flags for windows unlike the mocks, and for two clusters in one window."""
+
+    false_alarm: float = _f(0.01, "part of the mocks that each flag may name", gt=0, lt=1)
+    n_components: int = _f(4, "principal components of the network's features", ge=1)
+    n_neighbours: int = _f(10, "nearest training mocks whose mean distance counts", ge=1)
+    n_reference: int = _f(3000, "training mocks that windows are compared with, at most", ge=10)
+    peak_radius_mpc_h: float = _f(0.5, "phase-space kernel on the sky, proper Mpc/h", gt=0)
+    peak_velocity_km_s: float = _f(1500.0, "phase-space kernel in velocity, km/s", gt=0)
+    peak_separation: float = _f(2.0, "peaks nearer than so many kernel widths are one", gt=0)
+    neighbour_mass_ratio: float = _f(
+        0.2, "a neighbour up to this part of the cluster's mass is no second cluster", gt=0
+    )
+    neighbour_galaxies: int = _f(3, "fewest galaxies in the window that make a neighbour", ge=1)
+    n_injected: int = _f(
+        300, "windows of the evaluation set in which something is put wrong", ge=10
+    )
+
+
 class EvaluateParams(_Section):
     """Evaluation on mocks."""
 
@@ -692,6 +711,7 @@ class Params(_Section):
     voxels: VoxelParams = VoxelParams()
     train: TrainParams = TrainParams()
     posterior: PosteriorParams = PosteriorParams()
+    oddity: OddityParams = OddityParams()
     evaluate: EvaluateParams = EvaluateParams()
     galweight: GalweightParams = GalweightParams()
     infer: InferParams = InferParams()

@@ -165,6 +165,18 @@ STEPS: tuple[Step, ...] = (
         sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "mass_function.py"),
     ),
     Step(
+        "oddity",
+        "cmass.oddity:run",
+        "Learn what mocks look like, to flag clusters unlike any and windows with two clusters.",
+        sections=("seed", "cosmology", "window", "voxels", "oddity"),
+        inputs=lambda w: (
+            w.voxels / "train", w.voxels / "test", w.voxels / "evaluation", w.mock, w.split,
+            w.model / _WEIGHTS,
+        ),
+        outputs=lambda w: (w.oddity,),
+        sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", "networks/prediction.py", "voxels.py"),
+    ),
+    Step(
         "evaluate",
         "cmass.evaluate:run",
         "Judge the masses on the evaluation set: residuals, coverage, scatter.",
@@ -202,11 +214,11 @@ STEPS: tuple[Step, ...] = (
         ),
         sections_by_survey=(("embedded", ("ingest.embedded.log10_m200c_min",)),),
         inputs=lambda w: (
-            w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.evaluation / "population.parquet",
-            w.rivals,
+            w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.oddity,
+            w.evaluation / "population.parquet", w.rivals,
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals"),
+        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals"),
         per_survey=True,
     ),
     Step(
@@ -227,10 +239,11 @@ STEPS: tuple[Step, ...] = (
         "cmass.figures:run",
         "Draw every figure of the paper and of the proof: PDF, PNG and the tables behind them.",
         sections=(
-            "seed", "window", "mock.haloes", "voxels", "posterior", "infer", "realism", "figures",
+            "seed", "window", "mock.haloes", "voxels", "posterior", "infer", "realism", "figures", "oddity",
         ),
         inputs=lambda w: (
-            w.mock, w.split, w.model / "history.parquet", w.posterior, w.evaluation, w.rivals,
+            w.mock, w.split, w.model / "history.parquet", w.posterior, w.oddity,
+            w.evaluation, w.rivals,
             w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
         ),
         outputs=lambda w: (w.figures,),

@@ -81,6 +81,11 @@ class Workspace:
         return self.home / "posterior"
 
     @property
+    def oddity(self) -> Path:
+        """oddity: what mocks look like (oddity.json, oddity.parquet), and rates.parquet."""
+        return self.home / "oddity"
+
+    @property
     def evaluation(self) -> Path:
         """evaluate: calibration.parquet and the data behind the figures."""
         return self.home / "evaluation"

@@ -8,7 +8,8 @@ from prefect import flow
 
 from flows.steps import Profile, run_steps
 
-_STEPS = ("mock", "population", "split", "voxelize", "train", "posterior", "evaluate", "rivals")
+_STEPS = ("mock", "population", "split", "voxelize", "train", "posterior", "oddity", "evaluate",
+          "rivals")  # fmt: skip
 
 
 @flow(name="cmass-retrain", flow_run_name="retrain-{profile}")

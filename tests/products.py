@@ -141,6 +141,8 @@ def _selected_and_masses(
             "log10_m200c_hmf_p50": p50 - 0.05, "log10_m200c_hmf_p84": p84 - 0.05,
             "sigma_minus": p50 - p16, "sigma_plus": p84 - p50,
             "log10_m200c_dispersion": point + 0.1,
+            "outlier_distance": np.where(none, np.nan, 2.0), "outlier_p": np.where(none, np.nan, 0.4),
+            "second_peak": np.where(none, np.nan, 0.7), "second_peak_p": np.where(none, np.nan, 0.5),
             "flag": np.where(none, FLAGS["too_few_galaxies"].value, 0),
             "posterior": [[] if gone else list(p) for gone, p in zip(none, probability, strict=True)],
         }), "masses",
@@ -388,4 +390,10 @@ def _numbers(workspace: Workspace, n_clusters: int, with_masses: bool) -> None:
             ("n_flag_too_few_galaxies", workspace.survey, 2.0, None, None, ""),
         ]
     write_table(workspace.evaluation / "calibration.parquet", table(mocks), "calibration")
+    rates = make_table("oddity_rates", {
+        "case": ["mocks", "field alone"], "n": [100, 30],
+        "unlike_mocks": [0.01, 0.9], "unlike_mocks_error": [0.01, 0.05],
+        "two_clusters": [0.06, 0.4], "two_clusters_error": [0.02, 0.09],
+    })  # fmt: skip
+    write_table(workspace.oddity / "rates.parquet", rates, "oddity_rates")
     write_table(workspace.masses / "comparison.parquet", table(survey), "calibration")

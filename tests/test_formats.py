@@ -24,7 +24,8 @@ def masses():
         "cluster_id": ["GalWCat19-0003", "0042", "é"], "ra": [10.5, 359.9, 0.0],
         "dec": [-10.0, 89.5, 0.0], "z": [0.05, 0.08, 0.02], "n_galaxies": n,
         "log10_m200c": values, "sigma_minus": quantile, "sigma_plus": quantile,
-        "log10_m200c_dispersion": values, "flag": [0, 8, 1],
+        "log10_m200c_dispersion": values, "outlier_distance": quantile,
+        "outlier_p": [0.5, 0.01, np.nan], "second_peak": quantile, "second_peak_p": quantile, "flag": [0, 8, 1],
         "posterior": pa.array([[0.25, 0.5, 0.25], [], []], pa.list_(pa.float32())),
     }  # fmt: skip
     for prior in ("", "hmf_"):

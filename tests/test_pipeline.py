@@ -347,8 +347,8 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, params, monkeypatc
 
 def test_steps_are_those_of_the_contract_in_order():
     assert [s.name for s in pipeline.STEPS] == [
-        "ingest", "select", "mock", "population", "split", "voxelize", "train", "posterior", "evaluate",
-        "rivals", "infer", "realism", "figures", "publish",
+        "ingest", "select", "mock", "population", "split", "voxelize", "train", "posterior", "oddity",
+        "evaluate", "rivals", "infer", "realism", "figures", "publish",
     ]  # fmt: skip
 
 

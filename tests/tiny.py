@@ -187,7 +187,7 @@ def survey(workspace: Workspace, params: Params, n: int = 30) -> pa.Table:
 
 def finished_run(root: Path) -> tuple[Workspace, Params]:
     """A workspace with every product up to infer."""
-    from cmass import evaluate, infer, posterior, rivals, voxels
+    from cmass import evaluate, infer, oddity, posterior, rivals, voxels
     from cmass.evaluate import realism
 
     params = tiny_params()
@@ -196,6 +196,7 @@ def finished_run(root: Path) -> tuple[Workspace, Params]:
     voxels.run(workspace, params)
     fitted_network(workspace, params)
     posterior.run(workspace, params)
+    oddity.run(workspace, params)
     evaluate.run(workspace, params)
     rivals.run(workspace, params)
     survey(workspace, params)

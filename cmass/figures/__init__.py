@@ -51,6 +51,7 @@ def entries(survey: str | None = None) -> tuple[Entry, ...]:
         conditions,
         external,
         mocks,
+        oddity,
         posteriors,
         realism,
         rivals,
@@ -58,7 +59,7 @@ def entries(survey: str | None = None) -> tuple[Entry, ...]:
     from cmass.figures import survey as masses
 
     themes = (
-        mocks, posteriors, calibration, conditions, rivals, masses, realism, beyond, external,
+        mocks, posteriors, calibration, conditions, rivals, masses, realism, oddity, beyond, external,
     )  # fmt: skip
     found = [e for theme in themes for e in theme.FIGURES if _is_for(e, survey)]
     sections = list(SECTIONS)

@@ -23,9 +23,11 @@ _BESIDE = (
     ("log10_m200c_p50", CNN_MASS, BLUE),
     ("log10_m200_galweight", r"GalWeight $\log_{10} M_{200}$ [$h^{-1}\,M_\odot$]", RED),
 )
+#: Bins of the histogram of differences, dex.
+_EDGES = np.linspace(-1.5, 1.5, 31)
 
 
-@canvas(10.4, 4.9)
+@canvas(13.2, 4.4)
 def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) -> None:
     """Our masses and GalWeight's against X-ray masses (table ``xray_matches``)."""
     both = pc.and_(pc.is_valid(matches["log10_m200c_p50"]),
@@ -34,7 +36,7 @@ def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) 
     if not shown.num_rows:
         nothing(figure.add_subplot(), "No cluster has an X-ray mass: nothing to compare.")
         return
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    *panels, last = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     xray, low, high = to_numpy(
         shown, "log10_m200c_xray", "log10_m200c_xray_err_lower", "log10_m200c_xray_err_upper"
     )
@@ -53,6 +55,10 @@ def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) 
         if difference.size > 1:
             words += f", scatter {difference.std(ddof=1):.2f} dex"
         axes.set_title(words)
+        last.hist(difference, _EDGES, histtype="step", lw=1.6, color=colour, label=label.split()[0])
+    last.axvline(0, color=INK, lw=1, ls="--")
+    last.set(xlabel=r"$\log_{10}(M/M_\mathrm{X})$ [dex]", ylabel="Clusters [per 0.1 dex]")
+    last.legend()
 
 
 def _errors(shown: pa.Table, name: str) -> np.ndarray:
@@ -86,8 +92,9 @@ FIGURES = (
     Entry(
         "xray_masses", "Masses beside X-ray masses", "external", ("xray_matches", "comparison"),
         lambda t, p: beside_xray(t["xray_matches"], p.infer.xray.complete_log10_m200c),
-        "Posterior medians (left) and GalWeight's masses (right) of the same clusters against M200c "
-        "from the X-ray luminosity (MCXC-II; M500c brought to M200c in h⁻¹ M☉). Dashed: equality; "
+        "Posterior medians (left) and GalWeight's masses (middle) of the same clusters against M200c "
+        "from the X-ray luminosity (MCXC-II; M500c brought to M200c in h⁻¹ M☉), and both differences. "
+        "Dashed: equality; "
         "right of the dotted line the X-ray surveys are complete. X-ray masses scatter about the true "
         "ones by some 0.1 dex, and hydrostatic ones are 10 to 30 % low, so that equality is not what "
         "an unbiased mass would show. Differences in scatter are paired: negative where ours is "

@@ -96,6 +96,7 @@ SOURCES: dict[str, Source] = {
         "mass_function", lambda w: w.masses / "mass_function.parquet", "cmass infer"
     ),
     "offsets": Source("offsets", lambda w: w.masses / "offsets.parquet", "cmass infer"),
+    "oddity_rates": Source("oddity_rates", lambda w: w.oddity / "rates.parquet", "cmass oddity"),
     "xray_matches": Source(
         "xray_matches", lambda w: w.masses / "xray_matches.parquet", "cmass infer"
     ),

@@ -94,16 +94,33 @@ def predict_clouds(
     return np.concatenate(done)
 
 
-def predict_folder(
+def with_features(network: keras.Model) -> keras.Model:
+    """The network with the outputs of its first dense layer behind its own: (batch, 1 + units)."""
+    import keras
+
+    dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
+    both = keras.layers.Concatenate()([network.output, dense.output])
+    return keras.Model(network.inputs, both)
+
+
+def outputs_of_folder(
     model: keras.Model, folder: Path
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Identifiers, true and predicted log10 M200c of all clusters of a voxel folder."""
+    """Identifiers, true log10 M200c and outputs (N, units) of all clusters of a voxel folder."""
     ids: list[str] = []
     true: list[NDArray[np.float64]] = []
-    predicted: list[NDArray[np.float64]] = []
+    outputs: list[NDArray[np.float64]] = []
     for file in track(shard_files(folder), f"predict {folder.name}"):
         for names, masses, grids in read_voxels(file):
             ids += names
             true.append(masses)
-            predicted.append(predict_grids(model, grids)[:, 0])
-    return ids, np.concatenate(true), np.concatenate(predicted)
+            outputs.append(predict_grids(model, grids))
+    return ids, np.concatenate(true), np.concatenate(outputs)
+
+
+def predict_folder(
+    model: keras.Model, folder: Path
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Identifiers, true and predicted log10 M200c of all clusters of a voxel folder."""
+    ids, true, outputs = outputs_of_folder(model, folder)
+    return ids, true, outputs[:, 0]

@@ -2,7 +2,8 @@
 
 A bundle is a folder with everything that turns galaxies into posteriors: the network's
 weights, the test set's predictions (the joint density), the mass bins and priors, the
-sigma-M relation, and `model.json` with parameters, range and provenance.
+sigma-M relation, what its mocks look like (`cmass.oddity`), and `model.json` with parameters,
+range and provenance.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from cmass.errors import InputError, WorkspaceError
 from cmass.estimators.dispersion import Relation
+from cmass.oddity import REFERENCE, SETTINGS, Oddity
 from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
 from cmass.posterior import JointDensity, grid_edges
 from cmass.recalibration import Pairs, Posteriors, Recalibration, pairs_of
@@ -33,6 +35,7 @@ SHIPPED = Path(__file__).parent
 WEIGHTS = "cnn3d.weights.h5"
 _TABLES = ("predictions", "posterior_grid")
 _FILES = (WEIGHTS, "predictions.parquet", "posterior_grid.parquet", "dispersion.json")
+_ODDITY = (SETTINGS, REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Bundle:
     cosmology : CosmologyParams
     provenance : dict
         Where the bundle comes from.
+    oddity : Oddity or None
+        What its mocks look like; None for a model from before flags told.
     """
 
     weights: Path
@@ -85,6 +90,14 @@ class Bundle:
     voxels: VoxelParams
     cosmology: CosmologyParams
     provenance: dict[str, Any]
+    oddity: Oddity | None = None
+
+    @cached_property
+    def network_with_features(self) -> Any:
+        """The network with the outputs of its first dense layer behind its own."""
+        from cmass.networks import prediction
+
+        return prediction.with_features(self.network)
 
     @cached_property
     def network(self) -> Any:
@@ -120,9 +133,11 @@ class Bundle:
 
 
 def _assemble(
-    weights: Path, posterior: Path, settings: dict[str, Any], provenance: dict[str, Any]
-) -> Bundle:
-    """Bundle of the files in `posterior`; `settings` holds parameters and range as JSON has them."""
+    weights: Path, posterior: Path, settings: dict[str, Any], provenance: dict[str, Any],
+    oddity: Path,
+) -> Bundle:  # fmt: skip
+    """Bundle of the files in `posterior` and `oddity`; `settings` holds parameters and range as
+    JSON has them."""
     if "recalibration" in settings:
         recalibration = Recalibration.from_json(settings["recalibration"])
         plain_bandwidth = settings["plain_bandwidth"]
@@ -141,6 +156,7 @@ def _assemble(
         voxels=VoxelParams.model_validate(settings["voxels"]),
         cosmology=CosmologyParams.model_validate(settings["cosmology"]),
         provenance=provenance,
+        oddity=Oddity.load(oddity),
     )
 
 
@@ -176,7 +192,7 @@ def from_workspace(workspace: Workspace, params: Params) -> Bundle:
     """The model of a run, after the steps train and posterior."""
     return _assemble(
         workspace.model / WEIGHTS, workspace.posterior, _settings(workspace, params),
-        {"profile": params.profile},
+        {"profile": params.profile}, workspace.oddity,
     )  # fmt: skip
 
 
@@ -197,7 +213,9 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
             "or reinstall the package for the one that ships"
         )
     description = read_json(folder / "model.json")
-    for name in _FILES:
+    # Models from before flags told of odd windows lack the files of these.
+    listed = [name for name in _ODDITY if name in description.get("checksums", {})]
+    for name in (*_FILES, *listed):
         path = folder / name
         if not path.exists():
             raise WorkspaceError(f"{path} does not exist: the model is incomplete")
@@ -208,7 +226,7 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
             )  # fmt: skip
     try:
         return _assemble(
-            folder / WEIGHTS, folder, description["settings"], description["provenance"]
+            folder / WEIGHTS, folder, description["settings"], description["provenance"], folder
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
@@ -234,15 +252,18 @@ def make_bundle(
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").unlink(missing_ok=True)
-    for name in _FILES:
-        source = workspace.model / name if name == WEIGHTS else workspace.posterior / name
-        if not source.exists():
-            raise WorkspaceError(f"{source} does not exist: run train and posterior first")
-        shutil.copyfile(source, folder / name)
+    homes = dict.fromkeys(_FILES, workspace.posterior)
+    homes |= {WEIGHTS: workspace.model} | dict.fromkeys(_ODDITY, workspace.oddity)
+    for name, home in homes.items():
+        if not (home / name).exists():
+            raise WorkspaceError(
+                f"{home / name} does not exist: run train, posterior and oddity first"
+            )
+        shutil.copyfile(home / name, folder / name)
     used = params.model_dump(mode="json")
     description = {
         "settings": _settings(workspace, params),
-        "checksums": {name: file_digest(folder / name) for name in _FILES},
+        "checksums": {name: file_digest(folder / name) for name in homes},
         "provenance": {
             "commit": commit,
             "version": __version__,
@@ -251,7 +272,7 @@ def make_bundle(
             "params": {
                 name: used[name]
                 for name in ("seed", "cosmology", "window", "mock", "split", "voxels", "train",
-                             "posterior")
+                             "posterior", "oddity")
             },
         },
     }  # fmt: skip

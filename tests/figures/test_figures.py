@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from cmass import figures
 from cmass.columns import TABLES
 from cmass.evaluate.realism.statistics import STATISTICS
-from cmass.figures import external, mocks, posteriors, rivals
+from cmass.figures import external, mocks, oddity, posteriors, rivals
 from cmass.figures.beyond import sources
 from cmass.figures.house import SOURCES, Inputs, schema_of, source
 from cmass.figures.style import DARK, PALETTE, UNITLESS, save
@@ -435,9 +435,12 @@ def xray(n: int = 20) -> pa.Table:
 def test_masses_beside_xray_masses() -> None:
     figure = external.beside_xray(xray(), 14.3)
     assert unlabelled(figure) == []
-    ours, galweight = figure.axes
+    ours, galweight, both = figure.axes
     assert "median +0.10 dex, scatter 0.00" in ours.get_title()
     assert "median -0.05 dex" in galweight.get_title()
+    # 16 of each difference, in the bins of 0.1 dex that hold +0.10 and -0.05
+    heights = [[*patch.get_path().vertices[:, 1]] for patch in both.patches]
+    assert [max(h) for h in heights] == [16, 16]
     drawn = {line.get_label(): len(line.get_xdata()) for line in ours.lines}
     assert drawn["two candidates"] == 4  # of five, one is refused
     assert max(drawn.values()) == 12  # 16 accepted, 4 of them unsure
@@ -446,6 +449,27 @@ def test_masses_beside_xray_masses() -> None:
 def test_without_xray_masses_the_figure_says_so() -> None:
     table = xray().filter(pa.array([False] * 20))
     assert "nothing to compare" in external.beside_xray(table, 14.3).axes[0].texts[0].get_text()
+
+
+def test_rates_of_the_flags() -> None:
+    """A row that tells no rate is left out; the rates stand where they belong."""
+    rates = make_table("oddity_rates", {
+        "case": ["mocks", "no neighbour above 0.2 of the mass", "field alone", "too few"],
+        "n": [500, 300, 100, 3], "unlike_mocks": [0.01, 0.01, 0.9, None],
+        "unlike_mocks_error": [0.004, 0.006, 0.03, None],
+        "two_clusters": [0.06, 0.012, 0.4, None],
+        "two_clusters_error": [0.01, 0.006, 0.05, None],
+    })  # fmt: skip
+    figure = oddity.flag_rates(rates, 0.01)
+    assert unlabelled(figure) == []
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()][-1] == "field alone (100)"
+    unlike, two = (c.lines[0].get_xdata() for c in axes.containers)
+    assert list(unlike) == [0.01, 0.01, 0.9] and list(two) == [0.06, 0.012, 0.4]
+    entry = next(e for e in figures.entries() if e.name == "oddity_rates")
+    assert [n.value for n in entry.numbers({"oddity_rates": rates}, Params())] == [0.01, 0.012]
+    none = oddity.flag_rates(rates.slice(3), 0.01)
+    assert "large enough" in none.axes[0].texts[0].get_text()
 
 
 def test_xray_masses_are_for_real_skies() -> None:
