@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import betainc
+from scipy.special import betainc, betaln, digamma
 from scipy.stats import beta
 
 from cmass.errors import InputError
@@ -50,6 +50,8 @@ _FLOOR = 1e-6
 #: Standard errors that a gain must have: of the half dozen candidates that add parameters, one
 #: error would let one in by chance.
 _CERTAIN = 2.0
+#: A cluster nearer than this is as near as this; the correction stays at its rim long before.
+_Z_MIN = 1e-6
 #: Rounds of location and scale, each fitted with the other held; they converge in three.
 _FIT_ROUNDS = 6
 
@@ -91,7 +93,7 @@ def pairs_of(predictions: pa.Table) -> Pairs:
 
 def _known(predicted: Array, n_galaxies: Array, z: Array) -> Array:
     """Estimate, log10 number of galaxies and log10 redshift, shape (n, 3)."""
-    return np.column_stack([predicted, np.log10(n_galaxies), np.log10(z)])
+    return np.column_stack([predicted, np.log10(n_galaxies), np.log10(np.maximum(z, _Z_MIN))])
 
 
 def powers(x: Array, order: int) -> Array:
@@ -195,7 +197,16 @@ class TransformMap:
     @classmethod
     def fit(cls, transform: Array) -> Self:
         """Fit to transforms of the test set by maximum likelihood."""
-        a, b, _, _ = beta.fit(_inside(transform), floc=0, fscale=1)
+        u = _inside(transform)
+        below, above = float(np.log(u).mean()), float(np.log1p(-u).mean())
+
+        def minus_log_likelihood(logs: Array) -> tuple[float, Array]:
+            a, b = np.exp(logs)
+            slope = np.array([digamma(a) - below, digamma(b) - above]) - digamma(a + b)
+            return float(betaln(a, b) - (a - 1) * below - (b - 1) * above), slope * (a, b)
+
+        found = minimize(minus_log_likelihood, np.zeros(2), jac=True, method="BFGS")
+        a, b = np.exp(found.x)
         return cls(float(a), float(b))
 
     def log_density(self, transform: Array) -> Array:

@@ -157,6 +157,16 @@ def test_map_undoes_a_wrong_width():
     assert scores.width_68(wide, EDGES)[0] == pytest.approx(0.4, rel=0.08)
 
 
+def test_map_is_scipys_maximum_of_the_likelihood():
+    for seed, shape in enumerate([(0.8, 0.8), (1.3, 0.9), (5.0, 2.0)]):
+        u = np.random.default_rng(seed).beta(*shape, 500)
+        a, b, _, _ = beta.fit(u, floc=0, fscale=1)
+        found = TransformMap.fit(u)
+        assert (found.a, found.b) == pytest.approx((a, b), rel=1e-3)
+    few = TransformMap.fit(np.array([0.2, 0.4, 0.4, 1.0]))  # a transform of one is no crash
+    assert np.isfinite([few.a, few.b]).all()
+
+
 def test_map_of_uniform_transforms_changes_nothing():
     u = np.random.default_rng(3).random(20000)
     mapped = TransformMap.fit(u)
