@@ -26,6 +26,8 @@ RIVAL_METRICS = {
     "epsilon_scatter_massive": "scatter, massive", "sigma_n": "σ_N", "sigma_0": "σ₀",
     "coverage_error": "coverage error", "crps": "CRPS",
 }  # fmt: skip
+#: Metrics of the posteriors before and after recalibration.
+_BEFORE_AFTER = ("coverage_error_max", "crps", "log_score", "width_68")
 #: Conditions of table `residual_bins` in words, with the unit of their bins.
 _CONDITIONS = {
     "distance": "Comoving distance, h⁻¹ Mpc", "richness": "Galaxies in the window",
@@ -41,6 +43,17 @@ class Bin:
     n: str
     mean: str
     scatter: str
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One number of the posteriors as text: before, after, and what perfect ones stay below."""
+
+    words: str
+    n: str
+    before: str
+    after: str
+    perfect: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,43 @@ def condition_bins(table: pa.Table | None) -> dict[str, list[Bin]]:
             Bin(digits.format(row["coordinate_low"], row["coordinate_high"]), str(row["n"]),
                 with_error(row["mean"], row["error"]),
                 with_error(row["scatter"], row["scatter_error"]))
+        )  # fmt: skip
+    return found
+
+
+def before_after(calibration: pa.Table) -> list[Calibrated]:
+    """Posteriors before and after recalibration, from table `calibration`; empty without them."""
+    found = []
+    for metric in _BEFORE_AFTER:
+        plain, after, perfect = (
+            summary.calibration_value(calibration, f"{metric}{end}")
+            for end in ("_plain", "", "_perfect")
+        )
+        if plain["value"] is None or after["value"] is None:
+            continue
+        found.append(
+            Calibrated(summary.metric_words(metric, "all"), "",
+                       with_error(plain["value"], plain["error"]),
+                       with_error(after["value"], after["error"]),
+                       summary.number_text(perfect["value"]))
+        )  # fmt: skip
+    return found
+
+
+def coverage_in_bins(table: pa.Table | None) -> dict[str, list[Calibrated]]:
+    """Coverage errors in bins by quantity, from table `calibration_bins`."""
+    rows = table.to_pylist() if table is not None else []
+    plain = {(r["quantity"], r["bin"]): r for r in rows if r["posterior_kind"] == "plain"}
+    found: dict[str, list[Calibrated]] = {}
+    for row in rows:
+        if row["posterior_kind"] != "recalibrated" or row["quantity"] == "all":
+            continue
+        before = plain.get((row["quantity"], row["bin"]), {})
+        found.setdefault(row["quantity"], []).append(
+            Calibrated(row["bin"], str(row["n"]),
+                       summary.number_text(before.get("coverage_error")),
+                       summary.number_text(row["coverage_error"]),
+                       summary.number_text(row["perfect_error_high"]))
         )  # fmt: skip
     return found
 
@@ -192,10 +242,9 @@ def model_card(
         sources=[leaf for leaf in summary.leaves(facts["sources"])
                  if leaf[0].rsplit(".", 1)[-1] in ("citation", "producer", "licence")],
         overall=[r for r in evaluated if r.metric in _OVERALL],
-        calibration=[r for r in rows if r.metric.startswith(("coverage", "plain_coverage", "pit_",
-                                                             "sbc_", "tarp_", "crps", "log_score"))
-                     and r.bin == "all"],
-        coverage_bins=[r for r in rows if r.metric == "coverage_error_max" and r.bin != "all"],
+        calibration=[r for r in rows if r.metric in ("coverage_68", "coverage_95")],
+        before_after=before_after(tables["calibration"]),
+        coverage_bins=coverage_in_bins(evidence.get("calibration_bins")),
         mass_bins=mass_bins(tables["calibration"]),
         conditions=condition_bins(evidence.get("residual_bins")),
         rivals=rival_rows(evidence), rival_heads=list(RIVAL_METRICS.values()),

@@ -95,7 +95,7 @@ def _numbers(text: str) -> set[str]:
 
 
 #: Tables behind figures that the card tells numbers of.
-_RESULTS = ("residual_bins", "contamination_bins", "rival_costs")
+_RESULTS = ("residual_bins", "contamination_bins", "rival_costs", "calibration_bins")
 
 
 def _typed(card: str, workspace: Workspace) -> set[str]:
