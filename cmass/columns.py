@@ -1554,12 +1554,12 @@ _COLUMNS += [
 
 _COLUMNS += [
     # --- windows unlike mocks
-    _c("outlier_distance", "float32", "", "stat.value",
+    _c("outlier_distance", "float64", "", "stat.value",
        "Mean distance to the nearest training mocks, in their standard deviations", 0,
        nullable=True),
     _c("outlier_p", "float64", "", "stat.probability",
        "Part of the mocks that lie at least as far out", 0, 1, nullable=True),
-    _c("second_peak", "float32", "", "stat.value;arith.ratio",
+    _c("second_peak", "float64", "", "stat.value;arith.ratio",
        "Height of the second peak of the smoothed phase space over the cluster's own", 0,
        nullable=True),
     _c("second_peak_p", "float64", "", "stat.probability",

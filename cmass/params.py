@@ -444,7 +444,7 @@ class OddityParams(_Section):
     false_alarm: float = _f(0.01, "part of the mocks that each flag may name", gt=0, lt=1)
     n_components: int = _f(4, "principal components of the network's features", ge=1)
     n_neighbours: int = _f(10, "nearest training mocks whose mean distance counts", ge=1)
-    n_reference: int = _f(3000, "training mocks that windows are compared with, at most", ge=10)
+    n_reference: int = _f(2000, "training mocks that windows are compared with, at most", ge=10)
     peak_radius_mpc_h: float = _f(0.5, "phase-space kernel on the sky, proper Mpc/h", gt=0)
     peak_velocity_km_s: float = _f(1500.0, "phase-space kernel in velocity, km/s", gt=0)
     peak_separation: float = _f(2.0, "peaks nearer than so many kernel widths are one", gt=0)

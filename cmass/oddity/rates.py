@@ -42,7 +42,9 @@ class Rates:
                 return float(hit[rows].mean())
 
             self.columns[name].append(rate(np.arange(hit.size)) if told else None)
-            self.columns[f"{name}_error"].append(bootstrap.error(rate) if told else None)
+            # None of few is not never: one window more or less.
+            error = max(bootstrap.error(rate), 1 / hit.size) if told else None
+            self.columns[f"{name}_error"].append(error)
 
     def table(self) -> pa.Table:
         return make_table("oddity_rates", self.columns)

@@ -46,6 +46,16 @@ def test_one_clump_has_no_second_peak_worth_the_name():
     assert height[1] == pytest.approx(1 / 80, rel=0.1)
 
 
+def test_the_shoulder_of_a_rich_cluster_is_no_peak():
+    """Beyond two kernels the density is still a third of the peak, but higher further in."""
+    rng = np.random.default_rng(11)
+    height, _, _ = peaks(clump(rng, 500, size=0.6), np.vstack([clump(rng, 500, size=0.6),
+                                                             clump(rng, 100, 3.5, 0.0)]))  # fmt: skip
+    assert height[0] < 0.1
+    # the clump of 0.1 under a kernel of 0.5 keeps 0.96 of its height, that of 0.6 0.41
+    assert height[1] == pytest.approx(100 / 500 * 0.96 / 0.41, rel=0.15)
+
+
 def test_the_sight_line_is_one_peak():
     """Two clusters behind each other are one under a kernel that is wide in velocity."""
     rng = np.random.default_rng(7)
