@@ -177,6 +177,15 @@ def test_map_of_uniform_transforms_changes_nothing():
     assert np.isnan(TransformMap(0.9, 0.9).apply(np.full((1, 4), np.nan))).all()
 
 
+def test_posteriors_are_mapped():
+    pairs, mapped = survey(200), TransformMap(0.7, 1.2)
+    plain = Posteriors(pairs, Recalibration(0.2))
+    model = Posteriors(pairs, Recalibration(0.2, None, mapped))
+    given = (np.array([14.0, 14.6]), np.full(2, 100.0), np.full(2, 0.05), EDGES)
+    expected = beta.cdf(np.cumsum(plain.posterior(*given), axis=1), 0.7, 1.2)
+    np.testing.assert_allclose(np.cumsum(model.posterior(*given), axis=1), expected, atol=1e-9)
+
+
 def test_map_adds_to_the_log_score_what_the_mapped_posterior_has():
     edges = np.linspace(13.5, 15.1, 1601)
     p = normalise(np.diff(norm.cdf(edges, np.array([[14.0], [14.5]]), 0.2), axis=1))

@@ -250,8 +250,9 @@ def test_quantile_bins_hold_like_numbers_and_enough():
     assert np.bincount(c.bin_number(x, edges)).tolist() == [250] * 4
     assert c.quantile_bins(x, 8).size - 1 == 5  # 200 clusters a bin at least
     assert c.quantile_bins(x[:199], 4).size == 0
-    tied = np.repeat([1.0, 2.0], [900, 100])
-    assert c.quantile_bins(tied, 4).size - 1 == 1  # a bin of the 100 would be too small
+    tied = np.concatenate([np.linspace(0, 0.9, 100), np.ones(600), np.linspace(1.1, 2, 300)])
+    assert c.quantile_bins(tied, 4, 50).size - 1 == 3
+    assert c.quantile_bins(tied, 4, 200).size - 1 == 1  # a bin of the 100 would be too small
     assert c.quantile_bins(np.ones(500), 4).size - 1 == 1
     assert c.bin_number([-9.0, 9.0], edges).tolist() == [0, 3]
 
