@@ -1433,7 +1433,7 @@ _COLUMNS = [
         nullable=True,
     ),
     _c("fitted", "bool", "", "meta.code", "Whether the estimator could be fitted"),
-    _c("note", "string", "", "meta.note", "Why it could not be; empty where it was"),
+    _c("note", "string", "", "meta.note", "Why it could not be, or what cut its training short"),
     _c(
         "n_parameters",
         "int64",

@@ -403,13 +403,13 @@ class VoxelParams(_Section):
 class TrainParams(_Section):
     """Training of CNN_3D (SPEC section 5)."""
 
-    learning_rate: float = _f(5e-4, "Adam's first rate (paper: 1e-4, code: 5e-5)", gt=0)
+    learning_rate: float = _f(1e-3, "Adam's first rate (paper: 1e-4, code: 5e-5)", gt=0)
     learning_rate_final: float = _f(2e-5, "rate at the last epoch, cosine decay", ge=0)
     beta_1: float = _f(0.9, "Adam (paper: 0.9)", ge=0, lt=1)
     beta_2: float = _f(0.999, "Adam (paper: 0.999)", ge=0, lt=1)
-    batch_size: int = _f(50, "clusters per step (paper: 100)", ge=1)
-    epochs: int = _f(15, "most epochs (paper: about 50)", ge=1)
-    patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
+    batch_size: int = _f(25, "clusters per step (paper: 100)", ge=1)
+    epochs: int = _f(24, "most epochs (paper: about 50)", ge=1)
+    patience: int = _f(8, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
 
 

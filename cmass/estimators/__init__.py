@@ -49,6 +49,9 @@ class Estimator(ABC):
         Package that it needs beside cmass's own; empty for none.
     taken_over : bool
         Of a fitted estimator: `fit` took over what the run had trained before.
+    out_of_time : bool
+        Of a fitted estimator: its time limit ended the training, which another machine may carry
+        farther.
     sources : tuple of str
         Code outside this folder that its result depends on, relative to ``cmass/``.
     """
@@ -60,6 +63,7 @@ class Estimator(ABC):
     extra: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ()
     taken_over: bool = False
+    out_of_time: bool = False
 
     def __init__(self, params: Params, seed: int) -> None:
         self.params, self.seed = params, seed

@@ -52,22 +52,31 @@ class DeepSets(Estimator):
         self._networks: list[keras.Model] = []
 
     def fit(self, sets: Sets, work: Path) -> None:
-        """Maximum likelihood of the mixture, network after network; each resumes by itself."""
+        """Maximum likelihood of the mixture, network after network; each resumes by itself.
+
+        The time limit is that of all networks: what is left of it goes to the next one.
+        """
         from cmass.estimators.keras_fit import fit
 
         true = sets.train.log10_m200c_true
         self._mass = np.array([true.mean(), true.std()])
         train, held = _Lists(sets.train), _Lists(sets.validation)
+        left = self._how.seconds_max
         for member in range(self._how.members):
-            model, _ = fit(
+            model, progress = fit(
                 lambda: network(self._how),
                 (train, self._scaled(true)),
                 (held, self._scaled(sets.validation.log10_m200c_true)),
-                self._how, self.seed * 1000 + member, work / f"network-{member}",
+                self._how.model_copy(update={"seconds_max": left}),
+                self.seed * 1000 + member, work / f"network-{member}",
                 name=f"{self.name} {member + 1}/{self._how.members}", loss=negative_log_density,
                 clip_norm=1.0,
             )  # fmt: skip
             self._networks.append(model)
+            left -= progress.seconds
+            if progress.out_of_time or left <= 0:
+                self.out_of_time = progress.out_of_time or member + 1 < self._how.members
+                break
 
     def _scaled(self, log10_m200c: Array) -> NDArray[np.float32]:
         return ((log10_m200c - self._mass[0]) / self._mass[1]).astype(np.float32)[:, None]
@@ -119,7 +128,7 @@ class DeepSets(Estimator):
         """The fitted networks that `save` wrote."""
         one = cls(params, seed)
         one._mass = np.load(folder / "mass.npy")
-        for member in range(one._how.members):
+        for member in range(len(list(folder.glob("network-*.weights.h5")))):
             model = network(one._how)
             model.load_weights(folder / f"network-{member}.weights.h5")
             one._networks.append(model)

@@ -143,10 +143,11 @@ class DensityNetwork(PointEstimator):
         """Least squares on log mass, stopped by the validation set."""
         train, validation = self._samples(sets.train), self._samples(sets.validation)
         mean = float(train[1].mean())
-        model, _ = keras_fit.fit(
+        model, progress = keras_fit.fit(
             lambda: self.build(mean), train, validation, self.params.rivals.training, self.seed,
             work, name=self.name, augment=_reflected,
         )  # fmt: skip
+        self.out_of_time = progress.out_of_time
         # A bare network: the trained one would save its optimiser's state as well.
         self._model = self.build()
         self._model.set_weights(model.get_weights())

@@ -100,8 +100,10 @@ class Flow(Estimator):
                 )
             if value < best_loss:
                 best, best_loss, best_epoch = params, value, epoch
-            late = time.monotonic() - start > how.seconds_max
-            if late or epoch - best_epoch >= how.patience:
+            if epoch - best_epoch >= how.patience:
+                break
+            if time.monotonic() - start > how.seconds_max:
+                self.out_of_time = epoch + 1 < how.epochs
                 break
         log.info(
             "flow: best epoch %d of %d, validation log density %.3f, %.0f s",

@@ -140,11 +140,12 @@ def fit(
         if progress.best_epoch == progress.epoch:
             best = model.get_weights()
         progress.seconds += time.monotonic() - start
-        progress.out_of_time = progress.seconds > how.seconds_max
+        late = progress.seconds > how.seconds_max
+        progress.out_of_time = late and not progress.finished(how)
         _save(checkpoint, model, progress, best)
         log.debug("%s: epoch %d, loss %.5f, validation %.5f", name, progress.epoch,
                   progress.loss[-1], progress.val_loss[-1])  # fmt: skip
-    if progress.out_of_time and not progress.finished(how):
+    if progress.out_of_time:
         log.warning(
             "%s: stopped after %d of %d epochs by rivals.training.seconds_max",
             name, progress.epoch, how.epochs,

@@ -148,7 +148,8 @@ def costs_table(units: Sequence[Unit], not_fitted: Mapping[str, str]) -> pa.Tabl
         card = {} if reason else unit.card()
         rows.append(
             {
-                "estimator": unit.name, "seed": unit.number, "fitted": not reason, "note": reason,
+                "estimator": unit.name, "seed": unit.number, "fitted": not reason,
+                "note": reason or card.get("note", ""),
                 "n_parameters": card.get("n_parameters"),
                 "training_seconds": card.get("training_seconds"),
                 "seconds_per_1000": card.get("seconds_per_1000"),

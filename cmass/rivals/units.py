@@ -238,10 +238,15 @@ def make_unit(unit: Unit, material: Material) -> None:
 
 def _costs(one: Estimator, unit: Unit, seconds: float) -> dict[str, Any]:
     limit = unit.params.rivals.training.seconds_max
-    if seconds > limit and not one.taken_over:
-        log.warning("rivals: %s took %.0f s, longer than rivals.training.seconds_max (%.0f s)",
-                    unit.words, seconds, limit)  # fmt: skip
+    note = ""
+    if one.out_of_time:
+        note = "its time limit (seconds_max) ended the training"
+    elif seconds > limit and not one.taken_over:
+        note = f"trained longer than rivals.training.seconds_max ({limit:.0f} s)"
+    if note:
+        log.warning("rivals: %s: %s", unit.words, note)
     return {
+        "note": note,
         "n_parameters": one.n_parameters,
         "training_seconds": None if one.taken_over else round(seconds, 1),
     }

@@ -100,3 +100,23 @@ def test_the_loss_is_the_density_of_the_mixture():
     density = (weights * norm.pdf(true, means, scatters)).sum(axis=1)
     loss = float(negative_log_density(true.astype("float32"), outputs.astype("float32")))
     assert loss == pytest.approx(-np.log(density).mean(), rel=1e-5)  # float32
+
+
+def test_deepsets_shares_its_time_among_its_networks(tmp_path, caplog):
+    params = toy_params(deepsets={"epochs": 3, "members": 3, "width": 8, "seconds_max": 1e-6})
+    one = DeepSets(params, seed=5)
+    one.fit(toy_sets(), tmp_path / "work")
+    assert one.out_of_time  # after one epoch of the first network
+    model = tmp_path / "model"
+    model.mkdir()
+    one.save(model)
+    assert [f.name for f in model.glob("*.h5")] == ["network-0.weights.h5"]
+    windows = toy_windows(10, 12)
+    again = DeepSets.load(model, params, 5)
+    np.testing.assert_array_equal(again.point(windows), one.point(windows))
+
+
+def test_the_flow_says_that_its_time_ran_out(tmp_path):
+    one = Flow(toy_params(flow={"epochs": 3, "seconds_max": 1e-6}), seed=5)
+    one.fit(toy_sets(), tmp_path)
+    assert one.out_of_time

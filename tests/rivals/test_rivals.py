@@ -169,6 +169,14 @@ def test_a_unit_goes_on_after_the_fit(copied, monkeypatch):
     assert not list(workspace.rivals.glob("*.partial"))
 
 
+def test_a_time_limit_that_was_reached_is_in_the_table(copied, monkeypatch):
+    workspace, params = copied
+    monkeypatch.setattr(Dispersion, "out_of_time", True)
+    rivals.run(workspace, _only(params, "dispersion"))
+    (row,) = read_table(workspace.rivals / "costs.parquet", "rival_costs").to_pylist()
+    assert row["fitted"] and "seconds_max" in row["note"]
+
+
 @pytest.mark.parametrize("how", ["missing", "broken"])
 def test_a_package_that_is_not_there_is_said_and_leaves_a_row(copied, monkeypatch, caplog, how):
     workspace, params = copied
