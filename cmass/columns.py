@@ -945,7 +945,16 @@ _COLUMNS = [
         "int32",
         "",
         "meta.number",
-        "Windows for training and validation",
+        "Windows that are asked for, for training and validation",
+        0,
+    ),
+    _c(
+        "n_learned",
+        "int32",
+        "",
+        "meta.number",
+        "Windows that the network learned from, those for validation among them; windows without "
+        "a cluster of their own or without a density are left out after sets are dealt",
         0,
     ),
     _c(
@@ -1923,7 +1932,7 @@ _TABLES = [
     _table(
         "learning",
         "A network that learned from so many windows",
-        "n_train seed epochs n_evaluation n_haloes epsilon_mean epsilon_mean_error "
+        "n_train seed n_learned epochs n_evaluation n_haloes epsilon_mean epsilon_mean_error "
         "epsilon_scatter epsilon_scatter_error coverage_68 coverage_68_error",
         "n_train seed",
     ),
@@ -1936,7 +1945,7 @@ _TABLES = [
     _table(
         "leak",
         "A network whose sets were dealt by window or by halo, on one kind of windows",
-        "sight_lines split_by judged_on seed n_train n_evaluation n_haloes epsilon_mean "
+        "sight_lines split_by judged_on seed n_learned n_evaluation n_haloes epsilon_mean "
         "epsilon_mean_error epsilon_scatter epsilon_scatter_error coverage_68 "
         "coverage_68_error",
         "sight_lines split_by judged_on seed",

@@ -162,7 +162,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
-        sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "mass_function.py"),
+        sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "mass_function.py", "cosmology.py"),
     ),
     Step(
         "oddity",
@@ -174,7 +174,7 @@ STEPS: tuple[Step, ...] = (
             w.model / _WEIGHTS,
         ),
         outputs=lambda w: (w.oddity,),
-        sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", "networks/prediction.py", "voxels.py"),
+        sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", "networks/prediction.py", "voxels.py", "cosmology.py"),
     ),
     Step(
         "evaluate",
@@ -188,7 +188,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py", "cosmology.py", "sky.py"),
     ),
     Step(
         "rivals",
@@ -218,7 +218,7 @@ STEPS: tuple[Step, ...] = (
             w.evaluation / "population.parquet", w.rivals,
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals"),
+        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals", "cosmology.py", "sky.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/calibration.py"),
         per_survey=True,
     ),
     Step(
@@ -231,7 +231,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py"),
+        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/prediction.py", "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py", "cosmology.py", "sky.py"),
         per_survey=True,
     ),
     Step(

@@ -120,7 +120,10 @@ def test_the_built_in_file_is_found_from_anywhere(tmp_path, monkeypatch):
         ("voxels: {kappa: -1}", r"voxels\.kappa: .*greater than 0.*\(value -1\)"),
         ("voxels: {kappa: wide}", r"voxels\.kappa: .*number.*'wide'"),
         ("survey: sdsss", r"survey: .*'embedded' or 'sdss'"),
-        ("split: {train: 9000}", "split asks for 20000 windows, mock.haloes.n_windows makes 17200"),
+        (
+            "split: {train: 12000}",
+            "split asks for 23000 windows, mock.haloes.n_windows makes 20850",
+        ),
         ("a: [1", "not readable as YAML"),
         ("[1, 2]", "names and values"),
         ("profile: huge", "no profile 'huge'; choose from smoke, standard, paper"),

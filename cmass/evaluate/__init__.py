@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 #: Quantiles of the residuals: 2, 1 and 0 sigma of a normal.
-_BANDS = {"p2_5": 0.02275, "p16": 0.15866, "p50": 0.5, "p84": 0.84134, "p97_5": 0.97725}
+BANDS = {"p2_5": 0.02275, "p16": 0.15866, "p50": 0.5, "p84": 0.84134, "p97_5": 0.97725}
 #: Fewest clusters in a mass bin that gets numbers of its own.
 _BIN_MIN = 10
 
@@ -172,7 +172,7 @@ def residuals_table(true: Array, predicted: Array, width_dex: float) -> pa.Table
     edges = metrics.mass_bin_edges(true, width_dex)
     columns: dict[str, list[Any]] = {
         "log10_m200c_low": [], "log10_m200c_centre": [], "log10_m200c_high": [], "n": [],
-        "mean": [], "scatter": [], **{name: [] for name in _BANDS},
+        "mean": [], "scatter": [], **{name: [] for name in BANDS},
     }  # fmt: skip
     for low, high in pairwise(edges):
         e = epsilon[(true >= low) & (true < high)]
@@ -182,8 +182,8 @@ def residuals_table(true: Array, predicted: Array, width_dex: float) -> pa.Table
         columns["n"].append(e.size)
         columns["mean"].append(float(e.mean()) if e.size else None)
         columns["scatter"].append(metrics.scatter(e) if e.size > 1 else None)
-        bands = np.quantile(e, list(_BANDS.values())) if e.size > 1 else [None] * len(_BANDS)
-        for name, value in zip(_BANDS, bands, strict=True):
+        bands = np.quantile(e, list(BANDS.values())) if e.size > 1 else [None] * len(BANDS)
+        for name, value in zip(BANDS, bands, strict=True):
             columns[name].append(value)
     return make_table("residuals", columns)
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cmass import seeds
-from cmass.evaluate import metrics, residuals_table
+from cmass.evaluate import BANDS, metrics, residuals_table
 from cmass.figures.house import Entry, Inputs, Number, Tables, rows
 from cmass.figures.style import (
     BLUE,
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Quantiles of the posterior that bands show, by the ending of their columns.
-_LEVELS = {"p2_5": 0.02275, "p16": 0.15866, "p50": 0.5, "p84": 0.84134, "p97_5": 0.97725}
 #: Fewest mocks in a bin that is drawn.
 _BIN_MIN = 5
 #: Edges of the bins of a more massive neighbour's distance (eq. 6) and mass ratio.
@@ -135,12 +133,12 @@ def prediction_bands(
     columns: dict[str, list[Any]] = {
         name: [] for name in
         ("log10_m200c_low", "log10_m200c_centre", "log10_m200c_high", "n", "log10_m200c",
-         *(f"log10_m200c_{level}" for level in _LEVELS))
+         *(f"log10_m200c_{level}" for level in BANDS))
     }  # fmt: skip
     for low, high in pairwise(metrics.mass_bin_edges(true, width_dex)):
         own = (true >= low) & (true < high) & np.isfinite(posterior_quantiles).all(axis=1)
         means = [predicted[own].mean(), *posterior_quantiles[own].mean(axis=0)] if own.any() else []
-        values = [low, (low + high) / 2, high, own.sum(), *(means or [None] * (1 + len(_LEVELS)))]
+        values = [low, (low + high) / 2, high, own.sum(), *(means or [None] * (1 + len(BANDS)))]
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     return make_table("prediction_bands", columns)
@@ -157,7 +155,7 @@ def _prediction_tables(inputs: Inputs) -> dict[str, pa.Table]:
     posteriors = Posteriors(pairs_of(inputs["test_predictions"]), recalibration)
     edges = grid_edges(inputs["posterior_grid"])
     probabilities = posteriors.posterior(predicted, n_galaxies, z, edges)
-    levels = quantiles(probabilities, edges, list(_LEVELS.values()))
+    levels = quantiles(probabilities, edges, list(BANDS.values()))
     return {
         "prediction_bands": prediction_bands(true, predicted, levels, width),
         "residual_bands": residuals_table(true, predicted, width),

@@ -22,6 +22,7 @@ Statistic = Callable[[metrics.Rows], float]
 #: The estimator that the others' scatter is divided by.
 REFERENCE = "dispersion"
 _LEVEL_68 = 0.68268949
+_PERFECT_ROUNDS = 300
 
 
 def score_rows(
@@ -77,6 +78,8 @@ def score_rows(
         errors = bootstrap.errors(fit, has_point, metrics.BOOTSTRAP_ROUNDS_FIT)
         add(metric, fit(np.flatnonzero(has_point)), float(errors[0]), "dex")
     measure("coverage_error", lambda r: coverage_error(below[r]), has_posterior, "")
+    if has_posterior.any():
+        add("coverage_error_chance", _chance_error(int(has_posterior.sum()), params))
     measure("coverage_68", lambda r: float(interval_coverage(below[r], _LEVEL_68)[0]),
             has_posterior, "")  # fmt: skip
     measure("crps", lambda r: float(crps[r].mean()), has_posterior)
@@ -96,6 +99,13 @@ def score_rows(
 
             measure(metric, ratio, both, "")
     return rows
+
+
+def _chance_error(n: int, params: Params) -> float:
+    """Coverage error that 95 % of perfect posteriors of n independent clusters stay below."""
+    random = seeds.generator(params.seed, "rivals-perfect", n)
+    perfect = [coverage_error(random.random(n)) for _ in range(_PERFECT_ROUNDS)]
+    return float(np.quantile(perfect, 0.95))
 
 
 def _known(value: float | None) -> float | None:

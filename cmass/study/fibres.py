@@ -9,6 +9,7 @@ one of each pair nearer than that.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from cmass.mock.observer import fibre_collisions
 from cmass.params import Params
 from cmass.pretrained import Bundle
 from cmass.seeds import generator
+from cmass.shards import digest_of
 from cmass.study import Study, documents
 from cmass.study.scores import table_of
 from cmass.study.sightlines import weigh_points
@@ -101,7 +103,12 @@ def observed_without(workspace: Workspace, params: Params, windows: Windows) -> 
     complete = params.model_copy(update={"mock": changed})
     wanted = set(windows.halo_id.tolist())
     plans = [p for p in plan_haloes(params) if p.halo_id in wanted]
-    folder = workspace.study / "profile" / "fibres" / f"mock-{params.study.fibre_windows}"
+    # Which haloes are observed is no parameter: it is in the name.
+    name = f"mock-{digest_of(sorted(wanted))[:16]}"
+    folder = workspace.study / "profile" / "fibres" / name
+    for old in folder.parent.glob("mock-*"):
+        if not old.name.startswith(name):
+            shutil.rmtree(old)
     mock.observe_plans(plans, folder, complete, mock.SECTIONS, "without collisions")
     clusters = read_table(folder / "clusters", "mock_clusters", ["cluster_id", "z"])
     galaxies = read_table(

@@ -97,7 +97,7 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
         for judged_on, which in ((OWN, "own"), (FRESH, "fresh")):
             rows.append({
                 "sight_lines": _KINDS[kind][1], "split_by": unit.split_by, "judged_on": judged_on,
-                "seed": unit.seed, "n_train": unit.params.split.train,
+                "seed": unit.seed, "n_learned": unit.n_learned,
             } | scores(unit.predictions(which), unit.seed))  # fmt: skip
     return {"leak": table_of("leak", rows)}
 

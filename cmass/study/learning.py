@@ -1,8 +1,8 @@
 """learning: how the scatter falls with the number of training windows.
 
 Networks learn from nested parts of one training set; test and evaluation sets are the same. Small
-sets are run through more often, so that every network takes as many steps as one of the study's
-usual size.
+sets are run through more often, so that every network may take as many steps as the one with most
+windows: what differs is what they see, not how long they look.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def plan(workspace: Workspace, params: Params, seeds: Sequence[int]) -> list[Uni
     for seed in dict.fromkeys(seeds):
         own = small(params, train=sizes[-1], evaluation=study.evaluation_large)
         for n in sizes:
-            longer = max(1.0, study.train / n)
+            longer = sizes[-1] / n
             train = own.train.model_copy(update={
                 "epochs": math.ceil(own.train.epochs * longer),
                 "patience": math.ceil(own.train.patience * longer),
@@ -86,10 +86,10 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     owns: list[tuple[Array, NDArray[np.int64], int]] = []
     for unit in units:
         own = unit.predictions("own")
-        rows.append({"n_train": unit.n_train, "seed": unit.seed,
+        rows.append({"n_train": unit.n_train, "seed": unit.seed, "n_learned": unit.n_learned,
                      "epochs": unit.params.train.epochs} | scores(own, unit.seed))  # fmt: skip
         owns.append((residuals(own), halo_ids(own["cluster_id"]), unit.seed))
-    n = np.array([row["n_train"] for row in rows], float)
+    n = np.array([row["n_learned"] for row in rows], float)
     y = np.array([row["epsilon_scatter"] for row in rows])
     values = _fitted(n, y)
     rest = y - power_law(n, *values[:3])
@@ -127,10 +127,11 @@ def _resampled(owns: list[tuple[Array, NDArray[np.int64], int]], rng: np.random.
 def markdown(tables: Mapping[str, pa.Table]) -> str:
     """One line a size, and the fit in a sentence."""
     cells = []
-    for n, rows in documents.groups(tables["learning"], "n_train"):
+    for _, rows in documents.groups(tables["learning"], "n_train"):
         own = documents.mean_of(rows, "epsilon_scatter", "epsilon_scatter_error")
         cells.append([
-            str(n), str(rows[0]["epochs"]), documents.seeds_of(rows),
+            str(round(np.mean([r["n_learned"] for r in rows]))), str(rows[0]["epochs"]),
+            documents.seeds_of(rows),
             documents.value_cell(*documents.mean_of(rows, "epsilon_mean", "epsilon_mean_error"),
                                  sign=True),
             documents.value_cell(*own),
@@ -154,7 +155,7 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
 
     figure, axes = one_panel()
     table = tables["learning"]
-    n, y, error = to_numpy(table, "n_train", "epsilon_scatter", "epsilon_scatter_error")
+    n, y, error = to_numpy(table, "n_learned", "epsilon_scatter", "epsilon_scatter_error")
     fit = {r["metric"]: r["value"] for r in tables["learning_fit"].to_pylist()}
     law = [fit[k] for k in ("floor", "amplitude", "slope")]
     seeds = np.array(table["seed"].to_pylist())
@@ -175,7 +176,7 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
         xscale="log", xlabel="Training windows",
         ylabel=r"Scatter of $\log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]",
     )  # fmt: skip
-    ticks = sorted({int(v) for v in n} | {PAPER})
+    ticks = sorted({*table["n_train"].to_pylist(), PAPER})
     axes.set_xticks(ticks, [str(t) for t in ticks], rotation=30)
     axes.minorticks_off()
     axes.legend()

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from cmass.columns import TABLES
 from cmass.evaluate import calibration, metrics
 from cmass.evaluate.forward import pull
 from cmass.mock.ingredients import EVERYTHING
 from cmass.posterior import TAIL
+from cmass.study.scores import table_of
 from cmass.study.units import Survey, Unit, survey_masses
-from cmass.tables import make_table, to_numpy
+from cmass.tables import to_numpy
 
 Array = NDArray[np.float64]
 Units = Mapping[tuple[str, int], Unit]
@@ -49,7 +49,7 @@ def ingredients_table(units: Units, survey: Survey | None, catalogue: Catalogue 
             one, other = units[EVERYTHING, seed], units[EVERYTHING, following]
             rows.append({"ingredient": ANOTHER_SEED, "seed": seed, "n_evaluation": 0}
                         | _survey_shift(other, one, survey))  # fmt: skip
-    return _table("ingredients", rows)
+    return table_of("ingredients", rows)
 
 
 def _ingredient_row(
@@ -117,12 +117,7 @@ def nuisance_table(
             if catalogue is not None:
                 row |= _galweight(masses, catalogue)
             rows.append(row)
-    return _table("nuisance", rows)
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    """A table from rows in which what is missing is missing."""
-    return make_table(name, {c: [row.get(c) for row in rows] for c in TABLES[name].names})
+    return table_of("nuisance", rows)
 
 
 def _epsilon(table: pa.Table, prefix: str) -> dict[str, float]:

@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 FLAT, HMF = "flat", "mass function"
-UNIVERSE = "mass function, from 10^13.0"
 _BIN_MIN = 30
+
+
+def universe(params: Params) -> str:
+    """What the windows of the step `population` are called: they begin at a lighter halo."""
+    return f"{HMF}, from 10^{params.population.log10_m200c_min:.1f}"
 
 
 def weighted_coverage(transform: ArrayLike, weight: ArrayLike, level: float) -> float:
@@ -127,7 +131,8 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
             seen, "log10_m200c_true", "log10_m200c", "number_density_h3_mpc3", "n_galaxies", "z"
         )
         posterior = bundle.posterior(point, n_galaxies, z)
-        samples.append((UNIVERSE, true, np.arange(len(true)), posterior, density))
+        if len(true):
+            samples.append((universe(params), true, np.arange(len(true)), posterior, density))
     rows: list[dict[str, Any]] = []
     for population, true, halo, posterior, weight in samples:
         bootstrap = metrics.Bootstrap(halo, generator(params.seed, "study-priors"))
@@ -135,11 +140,13 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
             (FLAT, posterior),
             (HMF, reweight(posterior, flat_prior, hmf_prior)),
         ):
-            if population == UNIVERSE and prior == FLAT:
+            if prior == FLAT and population not in (FLAT, HMF):
                 continue
             transform = cumulative_at(probabilities, edges, true)
             mean = probabilities @ centres
             known = np.isfinite(mean) & (weight > 0)
+            if not known.any():
+                continue
             mass_bins = metrics.mass_bin_edges(mean[known], params.evaluate.mass_bin_dex)
             bins = [("all", known)]
             for low, high in zip(mass_bins[:-1], mass_bins[1:], strict=True):

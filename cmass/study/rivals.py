@@ -151,6 +151,12 @@ def markdown(
         "evaluation haloes leaves, in brackets the standard error of the mean over seeds. "
         f"÷ σ–M: on the windows that both have a mass for. `{REFERENCE}` is σ–M.",
     ]
+    by_chance = [r["value"] for r in rows.values() if r["metric"] == "coverage_error_chance"]
+    if by_chance:
+        lines[-1] += (
+            " By chance alone 95 % of perfect posteriors of as many independent clusters have a "
+            f"coverage error below {min(by_chance):.3f}."
+        )
     lines += [f"Not fitted: {titles[n]} ({why})." for n, why in not_fitted.items()]
     return "\n".join(lines)
 

@@ -25,10 +25,9 @@ from cmass.seeds import generator
 from cmass.shards import digest_of, source_digest
 from cmass.study import Study, documents
 from cmass.study.scores import table_of
-from cmass.study.units import Unit, mock_digest
+from cmass.study.units import Unit, judged_points, mock_digest
 from cmass.tables import (
     file_digest,
-    make_table,
     points_by_cluster,
     read_json,
     read_table,
@@ -213,24 +212,6 @@ def weigh_points(points: Array, offsets: NDArray[np.int64], bundle: Bundle) -> A
     clouds = (points[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True))
     shown = track(clouds, "masses", total=len(offsets) - 1)
     return prediction.predict_clouds(bundle.network, shown, bundle.window, bundle.voxels)[:, 0]
-
-
-def judged_points(
-    ids: pa.ChunkedArray, true: Array, point: Array, probabilities: Array, edges: Array
-) -> pa.Table:
-    """Table `study_predictions` of point estimates with their posteriors."""
-    from cmass.posterior import TAIL, cumulative_at, quantiles
-
-    p16, p50, p84 = quantiles(probabilities, edges, [TAIL, 0.5, 1 - TAIL]).T
-    below = np.clip(cumulative_at(probabilities, edges, true), 0, 1)  # sums are rounded
-    return make_table(
-        "study_predictions",
-        {
-            "cluster_id": ids, "log10_m200c_true": true, "log10_m200c": point,
-            "log10_m200c_p16": p16, "log10_m200c_p50": p50, "log10_m200c_p84": p84,
-            "probability_below_true": below,
-        },
-    )  # fmt: skip
 
 
 def markdown(tables: Mapping[str, pa.Table]) -> str:

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -121,8 +122,14 @@ class Unit:
 
     @property
     def windows_trained_on(self) -> int:
-        """Windows for training and validation."""
+        """Windows that are asked for, for training and validation."""
         return self.params.split.train if self.n_train is None else self.n_train
+
+    @property
+    def n_learned(self) -> int:
+        """Windows that its network learned from, those for validation among them."""
+        model = read_json(self.workspace.model / "model.json")
+        return int(model["n_train"] + model["n_validation"])
 
     def digest(self) -> str:
         """Identity of its parameters and code, and of what it is compared with."""
@@ -440,9 +447,28 @@ def judged(bundle: Bundle, folder: Path) -> pa.Table:
     from cmass.networks import prediction
 
     ids, true, point = prediction.predict_folder(bundle.network, folder)
-    probabilities = bundle.density.posterior(point, bundle.edges)
-    p16, p50, p84 = quantiles(probabilities, bundle.edges, [TAIL, 0.5, 1 - TAIL]).T
-    below = np.clip(cumulative_at(probabilities, bundle.edges, true), 0, 1)  # sums are rounded
+    return judged_points(
+        ids, true, point, bundle.density.posterior(point, bundle.edges), bundle.edges
+    )
+
+
+def judged_points(
+    ids: Sequence[str] | pa.ChunkedArray, true: Array, point: Array, probabilities: Array,
+    edges: Array,
+) -> pa.Table:  # fmt: skip
+    """Table `study_predictions` of point estimates with their posteriors.
+
+    Parameters
+    ----------
+    ids : sequence of str
+    true, point : ndarray, shape (n,)
+        log10 M200c, h⁻¹ M☉.
+    probabilities : ndarray, shape (n, n_bins)
+    edges : ndarray, shape (n_bins + 1,)
+        Of the bins of log10 M200c.
+    """
+    p16, p50, p84 = quantiles(probabilities, edges, [TAIL, 0.5, 1 - TAIL]).T
+    below = np.clip(cumulative_at(probabilities, edges, true), 0, 1)  # sums are rounded
     return make_table(
         "study_predictions",
         {

@@ -372,7 +372,7 @@ def test_the_priors_of_a_run(tiny_run):
     assert flat["n_effective"] == pytest.approx(flat["n_evaluation"])
     steep = rows["mass function", "mass function", "all"]
     assert steep["n_effective"] < 0.7 * steep["n_evaluation"]
-    assert ("mass function", priors.UNIVERSE, "all") in rows
+    assert ("mass function", priors.universe(params), "all") in rows
     # The windows are flat in log mass, so each weighs as many haloes as there are of its mass;
     # the shape of the mass function hardly knows of the redshift, and 128 bins blur it little
     judged = read_table(workspace.evaluation / "predictions.parquet", "predictions").to_pandas()
@@ -424,6 +424,9 @@ def test_learning_curve(place, monkeypatch):
         split = read_table(unit_folder / "split" / "split.parquet", "split").to_pandas()
         counts = split["set"].value_counts()
         assert counts["train"] + counts["validation"] == row["n_train"]
+        history = read_table(unit_folder / "model" / "history.parquet", "training_history")
+        assert history.num_rows == row["epochs"]  # none stopped early here
+        assert 0 < row["n_learned"] <= row["n_train"]
         own = read_table(unit_folder / "own.parquet", "study_predictions").to_pandas()
         assert row["epsilon_scatter"] == pytest.approx(
             (own.log10_m200c_true - own.log10_m200c).std(), rel=1e-9
@@ -432,7 +435,7 @@ def test_learning_curve(place, monkeypatch):
     assert judged[0] == judged[1]
     trained = [set(split_of(folder / f"learning_{n}-1", "train")) for n in (22, 36)]
     assert trained[0] < trained[1]
-    # small sets are run through more often: 36 windows once, 22 twice
+    # as many steps for each: 36 windows once, 22 twice
     assert [r["epochs"] for r in rows] == [2, 2, 2, 1]
     assert not list((place.study / "mocks").glob("*"))  # shared mocks are gone
     assert not list(folder.rglob("shard-*"))
