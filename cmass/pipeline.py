@@ -460,7 +460,7 @@ def why_stale(name: str, workspace: Workspace, params: Params) -> str | None:
     return _why_stale(step(name), workspace, params, _Digests(workspace))
 
 
-def _check_inputs(one: Step, workspace: Workspace, params: Params) -> None:
+def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> None:
     """Raise where an input is missing; warn where an earlier step would give another one."""
     needed = _inputs(one, workspace, params)
     for earlier in STEPS[: STEPS.index(one)]:
@@ -473,11 +473,16 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params) -> None:
                     "first, or `cmass run` for all steps"
                 )
         stamp = _read_json(_stamp_file(earlier, workspace))
-        if used and stamp and stamp.get("params") != parameter_values(earlier, params):
-            log.warning(
-                "%s uses products of %s made with other parameters; `cmass run` makes them anew",
-                one.name, earlier.name,
-            )  # fmt: skip
+        if not (used and stamp):
+            continue
+        if stamp.get("params") != parameter_values(earlier, params):
+            other = "with other parameters"
+        elif (own := digests.of(_inputs(earlier, workspace, params))) != stamp.get("inputs"):
+            other = f"of other inputs ({_difference(own, stamp.get('inputs'))})"
+        else:
+            continue
+        log.warning("%s uses products of %s made %s; `cmass run` makes them anew", one.name,
+                    earlier.name, other)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- run
@@ -525,7 +530,7 @@ def run_step(
         if reason is None:
             log.info("%s: up to date", name)
             return False
-        _check_inputs(one, workspace, params)
+        _check_inputs(one, workspace, params, digests)
         log.info("%s: %s", name, reason)
         inputs = digests.of(_inputs(one, workspace, params))
         start = time.monotonic()

@@ -194,6 +194,18 @@ def test_an_input_of_other_parameters_is_announced(workspace, params, caplog):
     assert "products of mock made with other parameters" in caplog.text
 
 
+def test_an_input_of_other_inputs_is_announced(workspace, params, caplog):
+    """Masses of an older network are not drawn, or judged, without a word."""
+    run_all(workspace, params)
+    with caplog.at_level(logging.WARNING, "cmass"):
+        run_step("train", workspace, params, force=True)
+        assert "made of other inputs" not in caplog.text
+        (workspace.mock / "shard-0.txt").write_text("another")
+        run_step("train", workspace, params, force=True)
+    assert "train uses products of voxelize made of other inputs (" in caplog.text
+    assert "shard-0.txt" in caplog.text
+
+
 def test_a_step_that_writes_nothing_is_an_error(workspace, params, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "make_mock", lambda w, p: None)
     with pytest.raises(WorkspaceError, match="mock ended without writing"):
