@@ -147,13 +147,14 @@ FLAGS: dict[str, Flag] = {
         Flag(
             10,
             "unlike_mocks",
-            "galaxies and network features farther from every mock than those of 99 % of the mocks",
+            "galaxies and network features farther from the mocks than theirs from each other, but for "
+            "a part oddity.false_alarm of them (0.01)",
         ),
         Flag(
             11,
             "two_clusters",
             "a second structure in the window, taller beside the cluster "
-            "than in 99 % of the mocks without a second cluster",
+            "than in the mocks without a second cluster, but for a part oddity.false_alarm (0.01)",
         ),
     )
 }

@@ -427,6 +427,9 @@ class PosteriorParams(_Section):
     recalibration: Literal["auto", "none"] = _f(
         "auto", "correct by richness and redshift where the test set's log score gains; none: never"
     )
+    gain_sigma: float = _f(
+        2.0, "standard errors that a correction must gain: one lets chance in among six tries", ge=0
+    )
     folds: int = _f(5, "folds of the cross-validation, made of haloes", ge=2)
     n_bins: int = _f(128, "bins of log mass", ge=16)
 

@@ -188,7 +188,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py", "cosmology.py", "sky.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/prediction.py", "estimators/richness.py", "cosmology.py", "sky.py", "pretrained", "mock/haloes.py"),
     ),
     Step(
         "rivals",
@@ -247,7 +247,7 @@ STEPS: tuple[Step, ...] = (
             w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
         ),
         outputs=lambda w: (w.figures,),
-        sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "recalibration.py", "voxels.py"),
+        sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "recalibration.py", "voxels.py", "study", "estimators", "evaluate/calibration.py", "evaluate/forward.py", "evaluate/proof.py", "evaluate/realism"),
         per_survey=True,
     ),
     Step(
@@ -257,7 +257,7 @@ STEPS: tuple[Step, ...] = (
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
             "population", "split", "voxels", "train", "posterior", "evaluate", "galweight", "infer",
-            "realism", "figures", "publish",
+            "rivals", "oddity", "realism", "figures", "publish",
         ),
         inputs=lambda w: (
             w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,

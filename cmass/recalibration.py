@@ -14,8 +14,8 @@ each chosen by the cross-validated log score of the test set, whose folds are ma
    conformal recalibration with two parameters. An isotonic map of a few thousand transforms would
    follow their noise, which is as large as the errors that are left.
 
-A stage that adds parameters is kept if it raises the log score by more than two standard errors of
-the gain. No cluster of the evaluation set is looked at, and none of a survey.
+A stage that adds parameters is kept if it raises the log score by more than ``posterior.gain_sigma``
+standard errors of the gain. No cluster of the evaluation set enters, and none of a survey.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ CORRECTIONS = ((1, 0), (1, 1), (2, 0), (2, 1), (3, 1))
 _PAIRS_PER_PARAMETER = 20
 #: Density, dex⁻¹, below which the log score does not count.
 _FLOOR = 1e-6
-#: Standard errors that a gain must have: of the half dozen candidates that add parameters, one
-#: error would let one in by chance.
-_CERTAIN = 2.0
 #: A cluster nearer than this is as near as this; the correction stays at its rim long before.
 _Z_MIN = 1e-6
 #: Rounds of location and scale, each fitted with the other held; they converge in three.
@@ -368,10 +365,13 @@ class Search:
     ----------
     pairs : Pairs
     fold : ndarray of int, shape (n,)
+    gain_sigma : float
+        Standard errors that a gain must exceed to be certain.
     """
 
     pairs: Pairs
     fold: NDArray[np.int64]
+    gain_sigma: float
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -419,7 +419,7 @@ class Search:
              "log_score": float(score.mean()), "log_score_gain": gain,
              "log_score_gain_error": error, "chosen": False}
         )  # fmt: skip
-        return gain > _CERTAIN * error
+        return gain > self.gain_sigma * error
 
     def mark(self, stage: str, candidate: str) -> None:
         """Note that a candidate was chosen."""
@@ -457,8 +457,8 @@ def choose(
     automatic = how.bandwidth == "auto"
     fixed = how.plain_bandwidth if how.bandwidth == "auto" else how.bandwidth
     if (not automatic and how.recalibration == "none") or n_haloes < 2 * how.folds:
-        return Recalibration(fixed), Search(pairs, np.zeros(0, np.int64)).table()
-    search = Search(pairs, halo_folds(pairs.groups, how.folds, rng))
+        return Recalibration(fixed), Search(pairs, np.zeros(0, np.int64), how.gain_sigma).table()
+    search = Search(pairs, halo_folds(pairs.groups, how.folds, rng), how.gain_sigma)
     plain, transform = search.out_of_fold(fixed, None)
     search.add("plain", f"bandwidth {fixed:.2f}", 0, plain, plain)
 

@@ -215,7 +215,7 @@ def _calibration(workspace: Workspace) -> None:
     right, narrow = (toy(n_haloes=450, width=w) for w in (1.0, 0.8))
     n = right.truth.size
     windows = proof.Windows(
-        right.truth, np.arange(20.0, 20 + n), 0.02 + 0.05 * right.z, 60 + 150 * right.z,
+        right.truth, right.truth + 0.1 * np.sin(np.arange(n)), np.arange(20.0, 20 + n), 0.02 + 0.05 * right.z, 60 + 150 * right.z,
         np.linspace(0.3, 0.9, n), right.halo, np.ones(n), toys.EDGES,
     )  # fmt: skip
     judged = {

@@ -216,8 +216,8 @@ def test_out_of_fold_scores_know_nothing_of_their_own_halo():
     moved_rows = (fold == 0) & ~np.isin(np.arange(fold.size), limits_kept)
     moved = Pairs(pairs.predicted, np.where(moved_rows, 14.3, pairs.true), *(
         pairs.n_galaxies, pairs.z, pairs.groups))  # fmt: skip
-    _, before = Search(pairs, fold).out_of_fold(0.2, (1, 0))
-    _, after = Search(moved, fold).out_of_fold(0.2, (1, 0))
+    _, before = Search(pairs, fold, 2.0).out_of_fold(0.2, (1, 0))
+    _, after = Search(moved, fold, 2.0).out_of_fold(0.2, (1, 0))
     same = (fold == 0) & ~moved_rows
     np.testing.assert_array_equal(before[same], after[same])
     assert not np.allclose(before[fold == 1], after[fold == 1])

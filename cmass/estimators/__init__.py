@@ -52,8 +52,11 @@ class Estimator(ABC):
     out_of_time : bool
         Of a fitted estimator: its time limit ended the training, which another machine may carry
         farther.
+    seconds_in_epochs : float
+        Of a fitted estimator that resumes: time in epochs, those before a break among them.
     sources : tuple of str
-        Code outside this folder that its result depends on, relative to ``cmass/``.
+        Code that its result depends on beside its own module and what all estimators share,
+        relative to ``cmass/``.
     """
 
     name: ClassVar[str]
@@ -64,6 +67,7 @@ class Estimator(ABC):
     sources: ClassVar[tuple[str, ...]] = ()
     taken_over: bool = False
     out_of_time: bool = False
+    seconds_in_epochs: float = 0.0
 
     def __init__(self, params: Params, seed: int) -> None:
         self.params, self.seed = params, seed

@@ -44,6 +44,7 @@ class DeepSets(Estimator):
     name: ClassVar[str] = "deepsets"
     title: ClassVar[str] = "DeepSets"
     reads: ClassVar[str] = "list of galaxies (R, |v|, neighbours), number, redshift"
+    sources: ClassVar[tuple[str, ...]] = ("estimators/phase_space.py",)
 
     def __init__(self, params: Params, seed: int) -> None:
         super().__init__(params, seed)
@@ -61,7 +62,7 @@ class DeepSets(Estimator):
         true = sets.train.log10_m200c_true
         self._mass = np.array([true.mean(), true.std()])
         train, held = _Lists(sets.train), _Lists(sets.validation)
-        left = self._how.seconds_max
+        left, self.seconds_in_epochs = self._how.seconds_max, 0.0
         for member in range(self._how.members):
             model, progress = fit(
                 lambda: network(self._how),
@@ -74,6 +75,7 @@ class DeepSets(Estimator):
             )  # fmt: skip
             self._networks.append(model)
             left -= progress.seconds
+            self.seconds_in_epochs += progress.seconds
             if progress.out_of_time or left <= 0:
                 self.out_of_time = progress.out_of_time or member + 1 < self._how.members
                 break
@@ -96,18 +98,26 @@ class DeepSets(Estimator):
 
     def posterior(self, windows: Windows, edges: Array) -> Array:
         """The mixture's probability in each bin, exactly, unit sum in the range of the bins."""
-        weights, means, scatters = self._mixtures(windows)
-        below = np.array([(weights * ndtr((e - means) / scatters)).sum(axis=1) for e in edges])
-        out = normalise(np.diff(below.T, axis=1))
-        out[windows.n_galaxies < self.params.window.n_galaxies_min] = np.nan
-        return out
+        return self.point_and_posterior(windows, edges)[1]
 
     def point(self, windows: Windows) -> Array:
         """Mean of the mixture, log10 of h⁻¹ M☉."""
         weights, means, _ = self._mixtures(windows)
-        point = (weights * means).sum(axis=1)
-        point[windows.n_galaxies < self.params.window.n_galaxies_min] = np.nan
-        return point
+        return self._known((weights * means).sum(axis=1), windows)
+
+    def point_and_posterior(self, windows: Windows, edges: Array) -> tuple[Array, Array]:
+        """`point` and `posterior`, of one look at the galaxies."""
+        weights, means, scatters = self._mixtures(windows)
+        below = np.array([(weights * ndtr((e - means) / scatters)).sum(axis=1) for e in edges])
+        return (
+            self._known((weights * means).sum(axis=1), windows),
+            self._known(normalise(np.diff(below.T, axis=1)), windows),
+        )
+
+    def _known(self, values: Array, windows: Windows) -> Array:
+        """The values, NaN for windows with too few galaxies."""
+        values[windows.n_galaxies < self.params.window.n_galaxies_min] = np.nan
+        return values
 
     @property
     def n_parameters(self) -> int:

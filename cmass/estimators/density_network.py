@@ -147,7 +147,7 @@ class DensityNetwork(PointEstimator):
             lambda: self.build(mean), train, validation, self.params.rivals.training, self.seed,
             work, name=self.name, augment=_reflected,
         )  # fmt: skip
-        self.out_of_time = progress.out_of_time
+        self.out_of_time, self.seconds_in_epochs = progress.out_of_time, progress.seconds
         # A bare network: the trained one would save its optimiser's state as well.
         self._model = self.build()
         self._model.set_weights(model.get_weights())

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -43,6 +45,7 @@ class Flow(Estimator):
     name: ClassVar[str] = "flow"
     title: ClassVar[str] = "Normalising flow"
     reads: ClassVar[str] = "counts in (R, |v|), redshift"
+    sources: ClassVar[tuple[str, ...]] = ("estimators/phase_space.py",)
     extra: ClassVar[str] = "flowjax"
 
     def __init__(self, params: Params, seed: int) -> None:
@@ -139,34 +142,55 @@ class Flow(Estimator):
 
     def posterior(self, windows: Windows, edges: Array) -> Array:
         """The flow's density at the middle of equal parts of each bin, unit sum in the range."""
+        return self._posterior(self._context(windows), self._enough(windows), edges)
+
+    def point(self, windows: Windows) -> Array:
+        """Mean of the posterior over the masses of the training set, log10 of h⁻¹ M☉."""
+        return self._mean(self._context(windows), self._enough(windows))
+
+    def point_and_posterior(self, windows: Windows, edges: Array) -> tuple[Array, Array]:
+        """`point` and `posterior`, of one look at the galaxies."""
+        context, enough = self._context(windows), self._enough(windows)
+        return self._mean(context, enough), self._posterior(context, enough, edges)
+
+    def _enough(self, windows: Windows) -> NDArray[np.bool_]:
+        return windows.n_galaxies >= self.params.window.n_galaxies_min
+
+    def _mean(self, context: NDArray[np.float32], enough: NDArray[np.bool_]) -> Array:
+        edges = self._mass[0] + self._mass[1] * np.linspace(-3, 3, 193)
+        return self._posterior(context, enough, edges) @ (0.5 * (edges[1:] + edges[:-1]))
+
+    @cached_property
+    def _log_densities(self) -> Callable[..., Any]:
+        """``(flow, grid, contexts) -> (contexts, grid)``, compiled once for each shape."""
         import equinox as eqx
         import jax
+
+        @eqx.filter_jit
+        def log_densities(flow: Any, grid: Any, contexts: Any) -> Any:
+            return jax.vmap(lambda c: flow.log_prob(grid, c))(contexts)
+
+        return log_densities
+
+    def _posterior(
+        self, context: NDArray[np.float32], enough: NDArray[np.bool_], edges: Array
+    ) -> Array:
         import jax.numpy as jnp
 
         parts = np.linspace(0, 1, 2 * _POINTS_PER_BIN + 1)[1::2]
         at = (edges[:-1, None] + np.diff(edges)[:, None] * parts).ravel()
         grid = jnp.asarray(self._scaled(at))
-
-        @eqx.filter_jit
-        def densities(context: Any) -> Any:
-            return jax.vmap(lambda c: self._flow.log_prob(grid, c))(context)
-
-        out = np.full((len(windows), len(edges) - 1), np.nan)
-        rows = np.flatnonzero(windows.n_galaxies >= self.params.window.n_galaxies_min)
-        context = self._context(windows)
+        out = np.full((len(context), len(edges) - 1), np.nan)
+        rows = np.flatnonzero(enough)
         for start in range(0, rows.size, _CLUSTERS_AT_ONCE):
             own = rows[start : start + _CLUSTERS_AT_ONCE]
             # Batches of one shape are compiled once: the last one is filled up.
             full = np.resize(context[own], (_CLUSTERS_AT_ONCE, context.shape[1]))
-            logs = np.asarray(densities(jnp.asarray(full)), np.float64)[: own.size]
+            logs = self._log_densities(self._flow, grid, jnp.asarray(full))
+            logs = np.asarray(logs, np.float64)[: own.size]
             logs -= logs.max(axis=1, keepdims=True)
             out[own] = np.exp(logs).reshape(own.size, -1, _POINTS_PER_BIN).mean(axis=2)
         return normalise(out * np.diff(edges))
-
-    def point(self, windows: Windows) -> Array:
-        """Mean of the posterior over the masses of the training set, log10 of h⁻¹ M☉."""
-        edges = self._mass[0] + self._mass[1] * np.linspace(-3, 3, 193)
-        return self.posterior(windows, edges) @ (0.5 * (edges[1:] + edges[:-1]))
 
     @property
     def n_parameters(self) -> int:

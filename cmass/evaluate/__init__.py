@@ -210,12 +210,12 @@ def run(workspace: Workspace, params: Params) -> None:
         "halo_id", "n_galaxies", "z",
     )  # fmt: skip
     windows = proof.Windows(
-        true, n_galaxies.astype(float), z,
+        true, predicted, n_galaxies.astype(float), z,
         cosmology.from_params(params.cosmology).comoving_distance_mpc_h(z),
         1 - members / n_galaxies, halo, proof.abundance(true, bundle, params), bundle.edges,
     )  # fmt: skip
     test = pairs_of(read_table(workspace.posterior / "predictions.parquet", "predictions"))
-    judged = proof.judge(windows, predicted, bundle, test, params)
+    judged = proof.judge(windows, bundle, test, params)
     published = judged[proof.RECALIBRATED]
     curve = published.curve
     transform = np.full(true.size, np.nan)

@@ -25,7 +25,7 @@ from cmass.evaluate import Numbers, scores
 from cmass.evaluate import calibration as kernels
 from cmass.evaluate.metrics import Bootstrap
 from cmass.params import Params
-from cmass.posterior import cumulative_at, quantiles, reweight
+from cmass.posterior import cumulative_at, reweight
 from cmass.pretrained import Bundle
 from cmass.recalibration import Pairs, Posteriors, Recalibration, mean_error, powers
 from cmass.tables import make_table
@@ -43,6 +43,11 @@ QUANTITIES = {
     "true mass": ("log10(Msun/h)", True),
     "contamination": ("", True),
 }
+#: What of the windows each of them is.
+_VALUES = {
+    "predicted mass": "predicted", "distance": "distance", "galaxies in the window": "n_galaxies",
+    "true mass": "true", "contamination": "contamination",
+}  # fmt: skip
 #: Posteriors that are judged in bins as well: before and after.
 IN_BINS = (PLAIN, RECALIBRATED)
 #: Draws behind what a perfect posterior shows where the drawn truth chooses the bin.
@@ -58,8 +63,10 @@ class Windows:
 
     Attributes
     ----------
-    true, n_galaxies, z, distance : ndarray, shape (n,)
-        log10 M200c (h⁻¹ M☉), galaxies in the window, redshift, comoving distance (Mpc/h).
+    true, predicted : ndarray, shape (n,)
+        log10 M200c (h⁻¹ M☉), and the network's estimate of it.
+    n_galaxies, z, distance : ndarray, shape (n,)
+        Galaxies in the window, redshift, comoving distance (Mpc/h).
     contamination : ndarray, shape (n,)
         Part of the window's galaxies that are no members inside the sphere of R200c; NaN where
         nobody knows.
@@ -71,6 +78,7 @@ class Windows:
     """
 
     true: Array
+    predicted: Array
     n_galaxies: Array
     z: Array
     distance: Array
@@ -83,7 +91,8 @@ class Windows:
         """Some of the windows."""
         return replace(self, **{
             name: getattr(self, name)[rows]
-            for name in ("true", "n_galaxies", "z", "distance", "contamination", "halo", "weight")
+            for name in ("true", "predicted", "n_galaxies", "z", "distance", "contamination", "halo",
+                         "weight")
         })  # fmt: skip
 
 
@@ -101,6 +110,7 @@ class Judged:
     def __init__(self, windows: Windows, probabilities: Array, params: Params) -> None:
         #: Windows with a posterior, among those given.
         self.known: Mask = np.isfinite(probabilities.sum(axis=1))
+        self._given = windows
         self.windows, self.probabilities = windows.take(self.known), probabilities[self.known]
         self.params, self.levels = params, params.evaluate.coverage_levels
         self.transform = cumulative_at(self.probabilities, windows.edges, self.windows.true)
@@ -120,11 +130,6 @@ class Judged:
         return kernels.coverage_curve(self.transform, self.perfect, self.levels)
 
     @cached_property
-    def predicted(self) -> Array:
-        """Medians of the posteriors, log10 M200c."""
-        return quantiles(self.probabilities, self.windows.edges, [0.5])[:, 0]
-
-    @cached_property
     def drawn(self) -> Array:
         """Truths for which these posteriors would be exact, shape (rounds, n)."""
         edges = self.windows.edges
@@ -135,10 +140,12 @@ class Judged:
         """Contamination that windows of the drawn truths would have, shape (rounds, n).
 
         Contamination depends on the true mass: its logit is regressed on true mass, richness,
-        redshift and predicted mass (second order), and residuals are dealt anew.
+        redshift and predicted mass (second order), and residuals are dealt anew. NaN where nobody
+        knows the window's own.
         """
-        w = self.windows
-        given = np.column_stack([np.log10(w.n_galaxies), np.log10(w.z), self.predicted])
+        known = np.isfinite(self.windows.contamination)
+        w, drawn = self.windows.take(known), self.drawn[:, known]
+        given = np.column_stack([np.log10(w.n_galaxies), np.log10(w.z), w.predicted])
         centre, spread = given.mean(axis=0), np.maximum(given.std(axis=0), 1e-9)
         given, middle = (given - centre) / spread, w.true.mean()
 
@@ -150,31 +157,33 @@ class Judged:
                       / ((1 - w.contamination) * w.n_galaxies + 0.5))  # fmt: skip
         fit = np.linalg.lstsq(features(w.true), odds, rcond=None)[0]
         residuals = odds - features(w.true) @ fit
-        rng, out = self.rng("contamination"), np.empty(self.drawn.shape)
-        for row, true in enumerate(self.drawn):
+        rng, out = self.rng("contamination"), np.full(self.drawn.shape, np.nan)
+        for row, true in enumerate(drawn):
             logit = features(true) @ fit + rng.permutation(residuals)
-            out[row] = 1 / (1 + np.exp(-logit))
+            out[row, known] = 1 / (1 + np.exp(-logit))
         return out
 
     def bins(self, quantity: str) -> tuple[Array, list[Mask], list[Mask] | None]:
-        """Edges, windows of each bin and, where the truth decides, windows of each bin and draw."""
-        w = self.windows
-        values = {
-            "predicted mass": self.predicted, "distance": w.distance,
-            "galaxies in the window": w.n_galaxies, "true mass": w.true,
-            "contamination": w.contamination,
-        }[quantity]  # fmt: skip
-        if not values.size or not np.isfinite(values).all():
+        """Edges, windows of each bin and, where the truth decides, windows of each bin and draw.
+
+        The edges are those of all windows given, whether this posterior has them or not: every
+        posterior has the same bins. Windows of which the quantity is not known are in no bin.
+        """
+        name = _VALUES[quantity]
+        given, values = getattr(self._given, name), getattr(self.windows, name)
+        known = np.isfinite(values)
+        if not known.any():
             return np.empty(0), [], None
         how = self.params.evaluate
-        edges = kernels.quantile_bins(values, how.calibration_bins, how.calibration_min)
+        given = given[np.isfinite(given)]
+        edges = kernels.quantile_bins(given, how.calibration_bins, how.calibration_min)
         k = max(edges.size - 1, 0)
         number = kernels.bin_number(values, edges) if k else values
-        masks = [number == i for i in range(k)]
+        masks = [known & (number == i) for i in range(k)]
         if not QUANTITIES[quantity][1] or not k:
             return edges, masks, None
         drawn = self.drawn if quantity == "true mass" else self.drawn_contamination
-        of_drawn = kernels.bin_number(drawn, edges)
+        of_drawn = np.where(known, kernels.bin_number(drawn, edges), -1)
         return edges, masks, [of_drawn == i for i in range(k)]
 
 
@@ -200,23 +209,19 @@ def priors_of(judged: Mapping[str, Judged], bundle: Bundle) -> dict[str, tuple[A
     return {name: (plain if name == PLAIN else flat, hmf) for name in judged}
 
 
-def judge(
-    windows: Windows, predicted: Array, bundle: Bundle, test: Pairs, params: Params
-) -> dict[str, Judged]:
+def judge(windows: Windows, bundle: Bundle, test: Pairs, params: Params) -> dict[str, Judged]:
     """The three posteriors of the evaluated windows, by name.
 
     Parameters
     ----------
     windows : Windows
-    predicted : ndarray, shape (n,)
-        The network's point estimates.
     bundle : Bundle
     test : Pairs
         The test set, of which the posteriors are made.
     params : Params
     """
     chosen = Recalibration(bundle.posteriors.recalibration.bandwidth)
-    edges = windows.edges
+    edges, predicted = windows.edges, windows.predicted
     found = {
         PLAIN: bundle.density.posterior(predicted, edges),
         BANDWIDTH: Posteriors(test, chosen).posterior(

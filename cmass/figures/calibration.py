@@ -95,7 +95,7 @@ def bins(figure: Figure, table: pa.Table) -> None:
              .to_pylist()}  # fmt: skip
     if not after:
         return nothing(axes, "No mock has a posterior: there is no coverage to draw.")
-    before = _rows(table, posterior_kind=PLAIN).to_pylist()
+    before = {(r["quantity"], r["bin"]): r for r in _rows(table, posterior_kind=PLAIN).to_pylist()}
     place, ticks, names = 0.0, [], []
     seen: set[str] = set()
     for quantity in ("all", *QUANTITIES):
@@ -107,14 +107,12 @@ def bins(figure: Figure, table: pa.Table) -> None:
             ticks.append(place)
             names.append(_heading(quantity, own[0]["unit"]))
             place += 1
-        # Bins of before and after agree but for those of the posterior's own median.
-        plain = [r for r in before if r["quantity"] == quantity]
-        for i, row in enumerate(own):
+        for row in own:
             centre = row["perfect_offset"]
             half = row["perfect_band"]
             _bar(axes, place, centre, half, seen)
-            if i < len(plain):
-                _dot(axes, place, plain[i]["coverage_error"], PLAIN, seen)
+            if (plain := before.get((quantity, row["bin"]))) is not None:
+                _dot(axes, place, plain["coverage_error"], PLAIN, seen)
             _dot(axes, place, row["coverage_error"], RECALIBRATED, seen)
             ticks.append(place)
             words = "all windows" if quantity == "all" else row["bin"].replace("-", "–")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cmass.oddity.space import Space, summaries
 from cmass.params import OddityParams, Params, WindowParams
 from cmass.tables import make_table, read_json, read_table, to_numpy, write_json, write_table
 
+log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 #: Files of what the step learned; a bundle carries them.
@@ -208,4 +210,11 @@ def fit(
             remedy="Raise oddity.neighbour_mass_ratio or the size of the test set",
         )  # fmt: skip
     peaks = _second_peak(test.points, test.offsets, how)[alone].astype(np.float32).astype(float)
+    for flag, values in (("unlike_mocks", distances), ("two_clusters", peaks)):
+        least = 1 / (1 + int(np.isfinite(values).sum()))
+        if least > how.false_alarm:
+            log.warning(
+                "oddity: flag %s is never set: %.0f test windows cannot show a rate of false alarms "
+                "below %.3f (oddity.false_alarm: %g)", flag, 1 / least - 1, least, how.false_alarm,
+            )  # fmt: skip
     return Oddity(space, distances, peaks, how, window)

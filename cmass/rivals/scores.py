@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmass import seeds
 from cmass.evaluate import metrics
-from cmass.evaluate.calibration import coverage_error, interval_coverage
+from cmass.evaluate.calibration import coverage_error, interval_coverage, perfect_like
 from cmass.params import Params
 from cmass.rivals.units import Unit
 from cmass.tables import make_table, to_numpy
@@ -79,7 +79,10 @@ def score_rows(
         add(metric, fit(np.flatnonzero(has_point)), float(errors[0]), "dex")
     measure("coverage_error", lambda r: coverage_error(below[r]), has_posterior, "")
     if has_posterior.any():
-        add("coverage_error_chance", _chance_error(int(has_posterior.sum()), params))
+        random = seeds.generator(params.seed, "rivals-perfect")
+        perfect = perfect_like(below[has_posterior], halo[has_posterior], random, _PERFECT_ROUNDS)
+        by_chance = np.quantile([coverage_error(u) for u in perfect], 0.95)
+        add("coverage_error_chance", float(by_chance))
     measure("coverage_68", lambda r: float(interval_coverage(below[r], _LEVEL_68)[0]),
             has_posterior, "")  # fmt: skip
     measure("crps", lambda r: float(crps[r].mean()), has_posterior)
@@ -99,13 +102,6 @@ def score_rows(
 
             measure(metric, ratio, both, "")
     return rows
-
-
-def _chance_error(n: int, params: Params) -> float:
-    """Coverage error that 95 % of perfect posteriors of n independent clusters stay below."""
-    random = seeds.generator(params.seed, "rivals-perfect", n)
-    perfect = [coverage_error(random.random(n)) for _ in range(_PERFECT_ROUNDS)]
-    return float(np.quantile(perfect, 0.95))
 
 
 def _known(value: float | None) -> float | None:

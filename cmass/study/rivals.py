@@ -154,8 +154,8 @@ def markdown(
     by_chance = [r["value"] for r in rows.values() if r["metric"] == "coverage_error_chance"]
     if by_chance:
         lines[-1] += (
-            " By chance alone 95 % of perfect posteriors of as many independent clusters have a "
-            f"coverage error below {min(by_chance):.3f}."
+            " By chance alone 95 % of perfect posteriors, correlated inside haloes as these are, have "
+            f"a coverage error below {max(by_chance):.3f}."
         )
     lines += [f"Not fitted: {titles[n]} ({why})." for n, why in not_fitted.items()]
     return "\n".join(lines)

@@ -50,6 +50,18 @@ def test_the_point_is_the_mean_of_the_posterior(fitted):
     np.testing.assert_allclose(fitted.point(windows), mean, atol=0.02)
 
 
+def test_one_look_gives_what_two_give(fitted, monkeypatch):
+    windows = toy_windows(20, 10)
+    point, posterior = fitted.point(windows), fitted.posterior(windows, EDGES)
+    reads = "_mixtures" if fitted.name == "deepsets" else "_context"
+    look, looks = getattr(fitted, reads), []
+    monkeypatch.setattr(fitted, reads, lambda *a: looks.append(1) or look(*a))
+    both = fitted.point_and_posterior(windows, EDGES)
+    np.testing.assert_array_equal(both[0], point)
+    np.testing.assert_array_equal(both[1], posterior)
+    assert looks == [1]
+
+
 def test_order_and_orientation_do_not_matter(fitted):
     windows = toy_windows(30, 11)
     turned = shuffled(windows)

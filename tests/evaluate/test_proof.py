@@ -23,7 +23,7 @@ def windows(t, rng):
     odds = np.exp(1.5 - 2.0 * (t.truth - 14.3) + 0.5 * rng.standard_normal(n))
     weight = np.exp(-SLOPE * (t.truth - LOW))
     return proof.Windows(
-        t.truth, np.floor(10 ** rng.uniform(1.5, 3, n)), 0.01 + 0.07 * t.z, 30 + 200 * t.z,
+        t.truth, t.truth + 0.2 * rng.standard_normal(n), np.floor(10 ** rng.uniform(1.5, 3, n)), 0.01 + 0.07 * t.z, 30 + 200 * t.z,
         odds / (1 + odds), t.halo, weight, EDGES,
     )  # fmt: skip
 
@@ -200,6 +200,27 @@ def test_bins_without_truth_or_windows_are_left_out():
     nothing = proof.Judged(w, np.full_like(t.probabilities, np.nan), params)
     found = proof.tables({proof.RECALIBRATED: nothing}, {proof.RECALIBRATED: (PRIOR, STEEP)})
     assert all(table.num_rows == 0 for table in found.values())
+
+
+def test_a_window_of_unknown_contamination_costs_only_itself(judged):
+    right = judged[proof.RECALIBRATED]
+    whole = np.sum(right.bins("contamination")[1], axis=0)
+    assert (whole == 1).all()
+    unknown = right.windows.contamination.copy()
+    unknown[:7] = np.nan
+    w = dataclasses.replace(right.windows, contamination=unknown)
+    edges, masks, drawn = proof.Judged(w, right.probabilities, right.params).bins("contamination")
+    assert edges.size > 2 and drawn is not None
+    np.testing.assert_array_equal(np.sum(masks, axis=0), np.isfinite(unknown))
+    np.testing.assert_array_equal(np.sum(drawn, axis=0)[5], np.isfinite(unknown))
+
+
+def test_bins_before_and_after_are_the_same(tables):
+    """Though three windows have no posterior before."""
+    bins = tables["calibration_bins"]
+    names = [set(map(tuple, bins.loc[bins.posterior_kind == kind, ["quantity", "bin"]].values))
+             for kind in (proof.PLAIN, proof.RECALIBRATED)]  # fmt: skip
+    assert names[0] == names[1] and len(names[0]) > 10
 
 
 def test_reweighted_posteriors_are_exact_for_the_steep_population():
