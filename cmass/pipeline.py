@@ -247,7 +247,7 @@ STEPS: tuple[Step, ...] = (
             w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
         ),
         outputs=lambda w: (w.figures,),
-        sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "recalibration.py", "voxels.py", "study", "estimators", "evaluate/calibration.py", "evaluate/forward.py", "evaluate/proof.py", "evaluate/realism"),
+        sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "recalibration.py", "voxels.py", "study", "estimators", "evaluate/calibration.py", "evaluate/forward.py", "evaluate/proof.py", "evaluate/realism", "rivals"),
         per_survey=True,
     ),
     Step(
@@ -264,7 +264,7 @@ STEPS: tuple[Step, ...] = (
             w.evaluation, w.masses, w.realism, w.figures,
         ),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
-        sources=("publish", "figures"),
+        sources=("publish", "figures", "rivals/scores.py"),
         per_survey=True,
     ),
 )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cmass.figures.house import Entry, Source, Tables
 from cmass.params import Params
-from cmass.study import STUDIES, Study, open_study
+from cmass.study import STUDIES, Study, is_current, open_study
 from cmass.workspace import Workspace
 
 _TITLES = {
@@ -27,7 +28,9 @@ def _path(study: Study, product: str) -> Callable[[Workspace], Path]:
 def sources() -> dict[str, Source]:
     """The studies' tables as sources of figures, by name."""
     return {
-        product: Source(product, _path(study, product), f"cmass study {study.name}")
+        product: Source(
+            product, _path(study, product), f"cmass study {study.name}", partial(is_current, study)
+        )
         for study in map(open_study, STUDIES) for product in study.products
     }  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cmass.params import Params
+from cmass.rivals import tables_folder
 from cmass.tables import read_table
 from cmass.workspace import Workspace
 
@@ -40,11 +41,15 @@ class Source:
         From the workspace to its file or folder.
     command : str
         What makes it.
+    current : callable, optional
+        From workspace and parameters: whether the file that is there belongs to them, where no
+        stamp of a step says so.
     """
 
     schema: str
     path: Callable[[Workspace], Path]
     command: str
+    current: Callable[[Workspace, Params], bool] | None = None
 
 
 def _evaluated(name: str, workspace: Workspace) -> Path:
@@ -83,8 +88,12 @@ SOURCES: dict[str, Source] = {
     "rival_predictions": Source(
         "rival_predictions", lambda w: w.rivals / "predictions.parquet", "cmass rivals"
     ),
-    "rival_scores": Source("rival_scores", lambda w: w.rivals / "scores.parquet", "cmass rivals"),
-    "rival_costs": Source("rival_costs", lambda w: w.rivals / "costs.parquet", "cmass rivals"),
+    "rival_scores": Source(
+        "rival_scores", lambda w: tables_folder(w) / "scores.parquet", "cmass rivals"
+    ),
+    "rival_costs": Source(
+        "rival_costs", lambda w: tables_folder(w) / "costs.parquet", "cmass rivals"
+    ),
     "footprint": Source("raw_footprint", lambda w: w.raw / "footprint.parquet", "cmass ingest"),
     "clusters": Source("clusters", lambda w: w.selected / "clusters.parquet", "cmass select"),
     "rejected": Source(
@@ -153,8 +162,12 @@ class Inputs:
         return self._read[name]
 
     def lacking(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that are not there."""
-        return [name for name in names if not self.path(name).exists()]
+        """Those of `names` that are not there, or not of this workspace's products and parameters."""
+        return [name for name in names if not (self.path(name).exists() and self._current(name))]
+
+    def _current(self, name: str) -> bool:
+        current = source(name).current
+        return current is None or current(self.workspace, self.params)
 
 
 def _no_numbers(tables: Tables, params: Params) -> list[Number]:

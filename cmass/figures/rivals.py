@@ -29,6 +29,7 @@ from cmass.figures.style import (
     nothing,
 )
 from cmass.params import Params
+from cmass.rivals.scores import over_seeds, score
 from cmass.tables import make_table, to_numpy
 
 Array = NDArray[np.float64]
@@ -85,36 +86,6 @@ def by_mass(predictions: pa.Table, width_dex: float) -> pa.Table:
         ))  # fmt: skip
     empty = TABLES["rival_residuals"].arrow_schema().empty_table()
     return pa.concat_tables([empty, *parts]).combine_chunks()
-
-
-def score(scores: pa.Table, name: str, metric: str) -> tuple[Array, Array]:
-    """Values and errors of one metric of one estimator, one a seed (table `rival_scores`)."""
-    own = scores.filter(
-        pc.and_(pc.equal(scores["estimator"], name), pc.equal(scores["metric"], metric))
-    )
-    values, errors = to_numpy(own.sort_by("seed"), "value", "error")
-    return values, errors
-
-
-def over_seeds(values: Array, errors: Array) -> tuple[float, float | None]:
-    """Mean over seeds, and its error: that of the windows, and of the seeds where there are more.
-
-    The windows are the same for all seeds, so their error does not fall with more of them.
-    """
-    known = np.isfinite(values)
-    if not known.any():
-        return float("nan"), None
-    values, errors = values[known], errors[known]
-    windows = np.nanmean(errors) if np.isfinite(errors).any() else 0.0
-    seeds = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else 0.0
-    both = float(np.hypot(windows, seeds))
-    return float(values.mean()), both or None
-
-
-def estimators_by_scatter(scores: pa.Table) -> list[str]:
-    """Estimators that were fitted, the one of least scatter first."""
-    found = {n: over_seeds(*score(scores, n, "epsilon_scatter"))[0] for n in _names(scores)}
-    return sorted((n for n in found if np.isfinite(found[n])), key=lambda n: found[n])
 
 
 # --------------------------------------------------------------------------------- Fig. 8

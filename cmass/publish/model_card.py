@@ -58,10 +58,11 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Rival:
-    """One estimator among its rivals: its metrics with errors, in the order of `RIVAL_METRICS`."""
+    """One estimator among its rivals: its metrics with errors, in the order of `RIVAL_METRICS`, and seeds."""
 
     title: str
     values: list[str]
+    seeds: str
     parameters: str
     seconds: str
 
@@ -139,7 +140,8 @@ def rival_rows(evidence: Tables) -> list[Rival]:
     """Estimators by scatter, from tables `rival_scores` and `rival_costs`; empty without them."""
     if "rival_scores" not in evidence:
         return []
-    from cmass.figures.rivals import estimators_by_scatter, over_seeds, score, title_of
+    from cmass.figures.rivals import title_of
+    from cmass.rivals.scores import estimators_by_scatter, n_seeds, over_seeds, score
 
     scores = evidence["rival_scores"]
     costs: dict[str, dict[str, Any]] = {}
@@ -151,7 +153,7 @@ def rival_rows(evidence: Tables) -> list[Rival]:
         values = [with_error(*over_seeds(*score(scores, name, m))) for m in RIVAL_METRICS]
         cost = costs.get(name, {})
         found.append(
-            Rival(title_of(name), values,
+            Rival(title_of(name), values, str(n_seeds(scores, name)),
                   summary.number_text(cost.get("n_parameters"), count=True),
                   summary.number_text(cost.get("seconds_per_1000")))
         )  # fmt: skip

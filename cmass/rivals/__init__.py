@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cmass.columns import TABLES
 from cmass.params import Params
-from cmass.tables import make_table, read_table, write_table
+from cmass.tables import make_table, read_json, read_table, write_table
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ def run(workspace: Workspace, params: Params) -> None:
     for unit in made:
         value = {m: found[unit.name, unit.number, m] for m in ("epsilon_scatter", "crps")}
         log.info("rivals: %s: scatter %.3f dex, CRPS %.3f dex", unit.words, *value.values())
+
+
+def identities(workspace: Workspace) -> dict[str, str]:
+    """Identity of each unit that the step made, by its folder."""
+    cards = sorted(workspace.rivals.glob("*/unit.json"))
+    return {card.parent.name: read_json(card)["identity"] for card in cards}
+
+
+def tables_folder(workspace: Workspace) -> Path:
+    """Where the scores of most seeds lie: those of `cmass study rivals`, if it judged the same units."""
+    study = workspace.study / "rivals"
+    card = study / "made_of.json"
+    if card.exists() and read_json(card) == identities(workspace):
+        return study
+    return workspace.rivals
 
 
 def survey_masses(workspace: Workspace, params: Params, windows: Windows) -> pa.Table:

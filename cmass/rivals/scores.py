@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cmass import seeds
@@ -164,3 +165,42 @@ def costs_table(units: Sequence[Unit], not_fitted: Mapping[str, str]) -> pa.Tabl
     names = ("estimator", "seed", "fitted", "note", "n_parameters", "training_seconds",
              "seconds_per_1000")  # fmt: skip
     return make_table("rival_costs", {n: [row[n] for row in rows] for n in names})
+
+
+# ------------------------------------------------------------------------------ over seeds
+
+
+def score(scores: pa.Table, name: str, metric: str) -> tuple[Array, Array]:
+    """Values and errors of one metric of one estimator, one a seed (table `rival_scores`)."""
+    own = scores.filter(
+        pc.and_(pc.equal(scores["estimator"], name), pc.equal(scores["metric"], metric))
+    )
+    values, errors = to_numpy(own.sort_by("seed"), "value", "error")
+    return values, errors
+
+
+def over_seeds(values: Array, errors: Array) -> tuple[float, float | None]:
+    """Mean over seeds, and its error: that of the windows, and of the seeds where there are more.
+
+    The windows are the same for all seeds, so their error does not fall with more of them.
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan"), None
+    values, errors = values[known], errors[known]
+    windows = np.nanmean(errors) if np.isfinite(errors).any() else 0.0
+    seeds = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else 0.0
+    both = float(np.hypot(windows, seeds))
+    return float(values.mean()), both or None
+
+
+def estimators_by_scatter(scores: pa.Table) -> list[str]:
+    """Estimators that were fitted, the one of least scatter first."""
+    names = dict.fromkeys(scores["estimator"].to_pylist())
+    found = {n: over_seeds(*score(scores, n, "epsilon_scatter"))[0] for n in names}
+    return sorted((n for n in found if np.isfinite(found[n])), key=lambda n: found[n])
+
+
+def n_seeds(scores: pa.Table, name: str) -> int:
+    """Seeds of an estimator in table `rival_scores`."""
+    return len(pc.unique(scores.filter(pc.equal(scores["estimator"], name))["seed"]))

@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cmass.errors import ParameterError, WorkspaceError
 from cmass.mock.ingredients import EVERYTHING, INGREDIENTS, ingredient
 from cmass.params import Params
 from cmass.pipeline import workspace_lock
-from cmass.tables import read_json, read_table, write_json, write_table
+from cmass.shards import digest_of
+from cmass.tables import file_digest, read_json, read_table, write_json, write_table
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -180,15 +181,40 @@ def _seconds(unit: Unit) -> float:
     return simulated + trained / 1e9 * _PER_GIGAVOXEL + _PER_UNIT
 
 
-def finished_studies(workspace: Workspace) -> list[tuple[Study, dict[str, pa.Table]]]:
-    """Studies whose tables are there, with their tables, in the order of the documentation."""
-    found = []
-    for name in STUDIES:
-        study = open_study(name)
-        files = {t: study.folder(workspace) / f"{t}.parquet" for t in study.products}
-        if all(file.exists() for file in files.values()):
-            found.append((study, {t: read_table(file, t) for t, file in files.items()}))
-    return found
+def made_of(
+    study: Study, workspace: Workspace, params: Params, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """What the tables of a study say something about: the run's network, or networks of its own.
+
+    Code is not in it: a study stands until what it asks about has changed.
+    """
+    if study.plan is None:
+        files = (
+            workspace.model / "cnn3d.weights.h5", workspace.posterior / "predictions.parquet",
+            workspace.posterior / "recalibration.json",
+        )  # fmt: skip
+        return {"seeds": [], "network": digest_of(*(file_digest(f) for f in files if f.exists()))}
+    units = study.plan(workspace, params, seeds)
+    return {"seeds": list(seeds), "networks": digest_of(*map(_settings, units))}
+
+
+def _settings(unit: Unit) -> str:
+    """Digest of a unit's parameters alone."""
+    values = unit.params.model_dump(mode="json")
+    sections = ("seed", "cosmology", "window", "mock", "split", "voxels", "train")
+    return digest_of(
+        unit.name, {name: values[name] for name in sections}, unit.network_seed, unit.n_train,
+        unit.split_by,
+    )  # fmt: skip
+
+
+def is_current(study: Study, workspace: Workspace, params: Params) -> bool:
+    """Whether the tables of a study are there and of the network, or the parameters, of now."""
+    card = study.folder(workspace) / f"{study.name}.json"
+    if not card.exists():
+        return False
+    then = read_json(card)
+    return then == made_of(study, workspace, params, then["seeds"])
 
 
 def in_words(seconds: float) -> str:
@@ -236,7 +262,8 @@ def run_study(
 ) -> Result:
     """Make the units, tables and figure of one of `STUDIES`.
 
-    Writes its tables as Parquet, ``<name>.md`` and the figure as PNG and PDF below
+    Writes its tables as Parquet, ``<name>.md``, the figure as PNG and PDF, and ``<name>.json``, which
+    says what they are of, below
     ``study/small``, or ``study/profile`` for a study of the run's own network.
 
     Parameters
@@ -251,8 +278,11 @@ def run_study(
     study = open_study(name)
     with workspace_lock(workspace):
         units: list[Unit] = []
+        seeds = tuple(seeds or params.study.seeds)
+        card = study.folder(workspace) / f"{name}.json"
+        card.unlink(missing_ok=True)  # it goes with the tables
         if study.plan is not None:
-            units = study.plan(workspace, params, seeds or params.study.seeds)
+            units = study.plan(workspace, params, seeds)
             make_units(units, workspace.study / "mocks")
         tables = study.tables(units, workspace, params)
         folder = study.folder(workspace)
@@ -261,6 +291,7 @@ def run_study(
         words = study.markdown(tables)
         (folder / f"{name}.md").write_text(words + "\n", encoding="utf-8")
         picture = save_figure(study.figure(tables), folder / name)
+        write_json(card, made_of(study, workspace, params, seeds))
         log.info("study: %s", folder / f"{name}.parquet")
         return Result(tables[name], words, tables, picture)
 

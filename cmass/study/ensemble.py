@@ -15,14 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from cmass.errors import InputError
 from cmass.evaluate import metrics
 from cmass.params import Params
 from cmass.seeds import generator
 from cmass.study import Study, check_plan, documents
 from cmass.study.scores import halo_ids, table_of
 from cmass.study.units import Unit, small
-from cmass.tables import read_table, to_numpy
+from cmass.tables import to_numpy
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
         halo = halo_ids(own[0]["cluster_id"])
         a, b = rows_of(true - predicted, halo, "study", seed)
         rows, spreads = rows + a, spreads + b
-    found = networks_of_the_run(workspace)
+    found = networks_of_the_run(workspace, params)
     if found is not None:
         a, b = rows_of(*found, "run", params.seed)
         rows, spreads = rows + a, spreads + b
@@ -153,27 +152,27 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     }
 
 
-def networks_of_the_run(workspace: Workspace) -> tuple[Array, NDArray[np.int64]] | None:
+def networks_of_the_run(
+    workspace: Workspace, params: Params
+) -> tuple[Array, NDArray[np.int64]] | None:
     """Residuals (k, n) and haloes (n,) of the CNN_3D that `cmass rivals` trained with several seeds.
 
-    None where there are fewer than two, of the step or of the study of the rivals.
+    None where there are fewer than two, of the step or of the study of the rivals, that were made
+    with the present products, parameters and code.
     """
-    wanted = ["cluster_id", "halo_id", "log10_m200c_true", "log10_m200c"]
-    files = sorted(
-        file for home in (workspace.rivals, workspace.study / "rivals")
-        for file in home.glob(f"{_NETWORK}-*/predictions.parquet")
-        if (file.parent / "unit.json").exists()
-    )  # fmt: skip
-    tables = [read_table(file, "rival_predictions", wanted) for file in files]
+    from cmass.rivals.units import plan as plan_rivals
+
+    homes = (workspace.rivals, workspace.study / "rivals")
+    cards = [card for home in homes for card in home.glob(f"{_NETWORK}-*/unit.json")]
+    numbers = sorted({int(card.parent.name.rpartition("-")[2]) for card in cards})
+    if len(numbers) < 2:
+        return None
+    only = params.rivals.model_copy(update={"estimators": (_NETWORK,)})
+    units = plan_rivals(workspace, params.model_copy(update={"rivals": only}), numbers)
+    tables = [unit.predictions() for unit in units if unit.is_made()]
     if len(tables) < 2:
         return None
-    first = tables[0]
-    if not all(t["cluster_id"].equals(first["cluster_id"]) for t in tables):
-        raise InputError(
-            "networks of other evaluation windows", file=files[0].parent.parent,
-            remedy="Run `cmass rivals` again",
-        )  # fmt: skip
-    true, halo = to_numpy(first, "log10_m200c_true", "halo_id")
+    true, halo = to_numpy(tables[0], "log10_m200c_true", "halo_id")
     return true - np.array([to_numpy(t, "log10_m200c")[0] for t in tables]), halo
 
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 from cmass.errors import ParameterError
 from cmass.params import Params
 from cmass.pipeline import workspace_lock
-from cmass.rivals import make_units, members_of_mocks
+from cmass.rivals import identities, make_units, members_of_mocks
 from cmass.rivals.scores import REFERENCE, costs_table, scores_table
 from cmass.rivals.units import Unit, plan
 from cmass.study import Result
-from cmass.tables import make_table, write_table
+from cmass.tables import make_table, write_json, write_table
 from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,13 @@ def run(workspace: Workspace, params: Params, *, seeds: Sequence[int] = ()) -> R
         titles = {unit.name: unit.kind.title for unit in units}
         words = markdown(table, titles, not_fitted, params.rivals.massive_log10_m200c)
         folder = workspace.study / "rivals"
+        made_of = folder / "made_of.json"
+        made_of.unlink(missing_ok=True)  # it goes with the tables
         write_table(folder / "scores.parquet", scores, "rival_scores")
         write_table(folder / "costs.parquet", costs, "rival_costs")
         write_table(folder / "rivals.parquet", table, "rival_study")
         (folder / "rivals.md").write_text(words + "\n", encoding="utf-8")
+        write_json(made_of, identities(workspace))
     log.info("study: %s", folder / "rivals.parquet")
     return Result(table, words)
 
@@ -138,7 +141,9 @@ def markdown(
     rows = {(r["estimator"], r["metric"]): r for r in table.to_pylist()}
     names = list(dict.fromkeys(table["estimator"].to_pylist()))
     fitted = [n for n in names if n not in not_fitted]
-    fitted.sort(key=lambda n: rows[n, "epsilon_scatter"]["value"])
+    # Those without a scatter, for want of any mass, come last.
+    known = {n: rows[n, "epsilon_scatter"]["value"] for n in fitted}
+    fitted.sort(key=lambda n: (known[n] is None, known[n] or 0.0))
     headings = [heading.format(massive=massive) for _, heading, _ in _SHOWN]
     lines = [_line(["estimator", *headings]), "|" + "---|" * (len(headings) + 1)]
     for name in fitted:

@@ -21,6 +21,7 @@ from cmass.figures.beyond import sources
 from cmass.figures.house import SOURCES, Inputs, schema_of, source
 from cmass.figures.style import DARK, PALETTE, UNITLESS, save
 from cmass.params import Params
+from cmass.rivals import scores as rival_scores
 from cmass.study import STUDIES, open_study
 from cmass.tables import check_table, file_digest, make_table, read_table, write_table
 from cmass.workspace import Workspace
@@ -363,12 +364,14 @@ def test_without_clean_windows_there_is_no_excess() -> None:
 
 
 def test_errors_of_several_seeds_are_of_windows_and_seeds() -> None:
-    value, error = rivals.over_seeds(np.array([0.2, 0.22, 0.24]), np.array([0.01, 0.01, 0.01]))
+    value, error = rival_scores.over_seeds(
+        np.array([0.2, 0.22, 0.24]), np.array([0.01, 0.01, 0.01])
+    )
     assert value == pytest.approx(0.22)
     # three seeds scatter by 0.02: their mean is known to 0.02/sqrt(3); the windows are the same
     assert error == pytest.approx(np.hypot(0.01, 0.02 / np.sqrt(3)))
-    assert rivals.over_seeds(np.array([0.2]), np.array([0.01])) == (0.2, 0.01)
-    nothing = rivals.over_seeds(np.array([np.nan]), np.array([np.nan]))
+    assert rival_scores.over_seeds(np.array([0.2]), np.array([0.01])) == (0.2, 0.01)
+    nothing = rival_scores.over_seeds(np.array([np.nan]), np.array([np.nan]))
     assert np.isnan(nothing[0])
     assert nothing[1] is None
 
@@ -397,7 +400,7 @@ def test_scatter_laws_show_each_estimator_and_the_papers_point(released, params)
     # the paper, section 4.4: 0.09 dex for masses from a dispersion
     levels = sorted(line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":")
     assert levels[1] == pytest.approx(0.09, abs=0.005)
-    assert rivals.estimators_by_scatter(scores)[0] == "cnn3d"
+    assert rival_scores.estimators_by_scatter(scores)[0] == "cnn3d"
 
 
 def test_without_the_networks_figure_8_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cmass.mass_function import mass_function
 from cmass.mock.haloes import plan_haloes
 from cmass.networks import training
 from cmass.params import Params
+from cmass.rivals.units import plan as plan_rivals
 from cmass.study import (
     documents,
     ensemble,
@@ -32,7 +34,7 @@ from cmass.study import (
     sightlines,
     units,
 )
-from cmass.tables import make_table, read_table, write_json, write_table
+from cmass.tables import make_table, read_table, write_json
 from cmass.workspace import Workspace
 from tests import tiny
 from tests.study.test_study import small_params
@@ -200,35 +202,44 @@ def test_a_spread_that_knows_the_error_is_seen():
     assert scatter[-1] > 2 * scatter[0]
 
 
-def test_networks_of_the_run_are_those_of_the_rivals(tmp_path):
-    """Two seeds of the step, one of the study; another estimator and a half-made unit are not."""
-    workspace = Workspace(tmp_path, "smoke", "embedded")
-    rng = np.random.default_rng(11)
-    n = 40
-    true, halo = rng.uniform(13.5, 15, n), np.arange(n) // 2
-    told = {}
-    for home, name in ((workspace.rivals, "cnn3d-1"), (workspace.rivals, "cnn3d-2"),
-                       (workspace.study / "rivals", "cnn3d-3"), (workspace.rivals, "flow-1"),
-                       (workspace.rivals, "cnn3d-9")):  # fmt: skip
-        point = true - 0.2 * rng.standard_normal(n)
-        told[name] = true - point
-        columns = {c: np.full(n, 0.5) for c in TABLES["rival_predictions"].names}
-        columns |= {
-            "estimator": [name[:-2]] * n, "seed": np.full(n, int(name[-1])), "halo_id": halo,
-            "cluster_id": [f"mock-{h:06d}-{i % 2:02d}" for i, h in enumerate(halo)],
-            "log10_m200c_true": true, "log10_m200c": point,
-        } | {f"log10_m200c_p{level}": point for level in (16, 50, 84)}  # fmt: skip
-        file = home / name / "predictions.parquet"
-        write_table(file, make_table("rival_predictions", columns), "rival_predictions")
-        if name != "cnn3d-9":
-            write_json(file.with_name("unit.json"), {})
-    residuals, got = ensemble.networks_of_the_run(workspace)
-    assert residuals == pytest.approx(np.array([told[f"cnn3d-{i}"] for i in (1, 2, 3)]))
-    assert got.tolist() == halo.tolist()
-    tables = ensemble.tables([], workspace, small_params())
+def test_networks_of_the_run_are_those_of_the_rivals(tiny_run, tmp_path):
+    """The step's, and one of the study: a doubled, a half-made and a stale unit are not."""
+    workspace, params = tiny_run
+    shutil.copytree(workspace.root, tmp_path / "data")
+    place = replace(workspace, root=tmp_path / "data")
+    assert ensemble.networks_of_the_run(place, params) is None  # one network is no ensemble
+    (own,) = (u for u in plan_rivals(place, params) if u.name == "cnn3d")
+    only = params.model_copy(
+        update={"rivals": params.rivals.model_copy(update={"estimators": ("cnn3d",)})}
+    )
+    (other,) = plan_rivals(place, only, (2,))
+    for target, card in (
+        (other.folder, {"identity": other.identity}),
+        (place.study / "rivals" / "cnn3d-1", {"identity": own.identity}),
+        (place.study / "rivals" / "cnn3d-3", {"identity": "of other parameters"}),
+    ):
+        shutil.copytree(own.folder, target)
+        write_json(target / "unit.json", card)
+    shutil.copytree(own.folder, place.study / "rivals" / "cnn3d-4")
+    (place.study / "rivals" / "cnn3d-4" / "unit.json").unlink()
+    found = ensemble.networks_of_the_run(place, params)
+    assert found is not None
+    assert len(found[0]) == 2  # seeds 1 and 2
+    tables = ensemble.tables([], place, params)
     assert {r["source"] for r in tables["ensemble"].to_pylist()} == {"run"}
     assert "networks of the run's size" in ensemble.markdown(tables)
-    assert ensemble.networks_of_the_run(Workspace(tmp_path, "standard", "embedded")) is None
+
+
+def test_a_study_of_the_runs_network_is_of_that_network_only(tiny_run, tmp_path):
+    workspace, params = tiny_run
+    shutil.copytree(workspace.root, tmp_path / "data")
+    place, one = replace(workspace, root=tmp_path / "data"), study.open_study("priors")
+    assert not study.is_current(one, place, params)
+    study.run_study("priors", place, params)
+    assert study.is_current(one, place, params)
+    weights = place.model / "cnn3d.weights.h5"
+    weights.write_bytes(weights.read_bytes() + b"another")
+    assert not study.is_current(one, place, params)
 
 
 # ---------------------------------------------------------------------------------- sight lines
@@ -443,9 +454,11 @@ def test_learning_curve(place, monkeypatch):
     assert result.picture.with_suffix(".pdf").exists()
     assert "Fit: scatter" in result.markdown
     assert [r["metric"] for r in result.tables["learning_fit"].to_pylist()][-1] == "at_17000"
-    ((one, tables),) = [(s, t) for s, t in study.finished_studies(place) if s.name == "learning"]
-    assert tables["learning"].equals(result.table)
-    assert set(tables) == set(result.tables) == set(one.products)
+    one = study.open_study("learning")
+    assert set(result.tables) == set(one.products)
+    assert study.is_current(one, place, params)
+    other = params.model_copy(update={"train": params.train.model_copy(update={"beta_1": 0.8})})
+    assert not study.is_current(one, place, other)  # the figure would be of other networks
     # nothing is made twice; a lost unit alone is made again, with mocks of its own
     before = {f: f.stat().st_mtime_ns for f in folder.rglob("unit.json")}
     shutil.rmtree(folder / "learning_26-1")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cmass import cli
+from cmass import cli, rivals
 from cmass.errors import ParameterError
+from cmass.rivals.scores import n_seeds
 from cmass.rivals.units import plan
 from cmass.study import rivals as study
-from cmass.tables import make_table, read_table
+from cmass.tables import make_table, read_json, read_table, write_json
 
 pytestmark = pytest.mark.xdist_group("tensorflow")
 
@@ -75,6 +76,18 @@ def test_the_command_fills_the_document_without_new_work(done, tmp_path, monkeyp
     text = document.read_text()
     assert "old" not in text and result.markdown in text
     assert "| CNN 1D |" in text
+
+
+def test_report_and_card_take_the_table_of_most_seeds_while_it_is_of_these_units(done, tmp_path):
+    workspace, _, _ = done
+    shutil.copytree(workspace.root, tmp_path / "data")
+    place = replace(workspace, root=tmp_path / "data")
+    assert rivals.tables_folder(place) == place.study / "rivals"
+    scores = read_table(rivals.tables_folder(place) / "scores.parquet", "rival_scores")
+    assert (n_seeds(scores, "cnn1d"), n_seeds(scores, "dispersion")) == (2, 1)
+    card = place.rivals / "cnn1d-1" / "unit.json"
+    write_json(card, read_json(card) | {"identity": "made again with other parameters"})
+    assert rivals.tables_folder(place) == place.rivals
 
 
 def test_a_gap_stands_in_the_words(done):
