@@ -117,9 +117,9 @@ class HaloParams(_Section):
         0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
     )
     n_windows: int = _f(
-        20850, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
+        27100, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
     )
-    sight_lines_max: int = _f(2, "most sight lines per halo (paper: 25)", ge=1)
+    sight_lines_max: int = _f(1, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(
         14.3, "haloes above have many sight lines, log10 Msun/h (paper: 14.3)"
     )
@@ -387,8 +387,8 @@ class SplitParams(_Section):
 
     train: int = _f(9000, "windows for training and validation (paper: 17000)", ge=20)
     validation_fraction: float = _f(0.1, "part of train for validation (paper: 0.1)", gt=0, lt=1)
-    test: int = _f(6000, "windows for the density estimator (paper: 20000)", ge=10)
-    evaluation: int = _f(5000, "windows that judge (paper: 5000)", ge=10)
+    test: int = _f(10000, "windows for the density estimator (paper: 20000)", ge=10)
+    evaluation: int = _f(7000, "windows that judge (paper: 5000)", ge=10)
 
 
 class VoxelParams(_Section):
