@@ -19,6 +19,7 @@ caustic and true mass, fitted on the training mocks, takes out F_β and what pro
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -291,6 +292,10 @@ def _masses(points, offsets, sigma, density, aperture, clip, r_max, v_max, q, sm
     return out
 
 
+#: Clusters that a thread takes at once.
+_CLUSTERS_AT_ONCE = 100
+
+
 class Caustic(PointEstimator):
     """Mass inside 200 critical densities by the caustic method, rescaled by a power law."""
 
@@ -310,11 +315,21 @@ class Caustic(PointEstimator):
             aperture_mpc_h=evaluate.aperture_mpc_h,
         )  # fmt: skip
         density = 200 * cosmology.from_params(self.params.cosmology).critical_density(windows.z)
-        return _masses(
-            np.ascontiguousarray(windows.points, float), windows.offsets, sigma, density,
-            evaluate.aperture_mpc_h, evaluate.clip_sigma, window.half_width_mpc_h,
-            window.v_max_km_s, *_numbers(how),
-        )  # fmt: skip
+        points = np.ascontiguousarray(windows.points, float)
+
+        def part(rows: Array) -> Array:
+            a, b = rows[0], rows[-1] + 1
+            return _masses(
+                points, windows.offsets[a : b + 1], sigma[a:b], density[a:b],
+                evaluate.aperture_mpc_h, evaluate.clip_sigma, window.half_width_mpc_h,
+                window.v_max_km_s, *_numbers(how),
+            )  # fmt: skip
+
+        if not len(windows):
+            return np.empty(0)
+        parts = np.array_split(np.arange(len(windows)), -(-len(windows) // _CLUSTERS_AT_ONCE))
+        with ThreadPoolExecutor(self.params.workers) as pool:  # compiled code without the lock
+            return np.concatenate([*pool.map(part, parts)])
 
     def fit_point(self, sets: Sets, work: Path) -> None:
         """Fit the power law between caustic and true mass on training and validation mocks."""

@@ -10,7 +10,7 @@ import pytest
 
 from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN
 from cmass.estimators import caustic
-from tests.estimators.toy import toy_windows
+from tests.estimators.toy import toy_params, toy_windows
 
 RADII, SPEEDS = np.linspace(0, 4, 30), np.linspace(-2200, 2200, 30)
 Q, SLOPE_MAX, FILLING = 25.0, 2.0, 0.7
@@ -131,3 +131,16 @@ def test_a_window_without_members_has_no_caustics():
     from tests.estimators.toy import toy_params
 
     assert np.isnan(caustic.Caustic(toy_params(), 1).caustic_mass(empty)).all()
+
+
+def test_threads_change_nothing():
+    windows = toy_windows(230, 5)
+    masses = [
+        caustic.Caustic(toy_params().model_copy(update={"workers": k}), 1).caustic_mass(windows)
+        for k in (1, 2)
+    ]
+    np.testing.assert_array_equal(*masses)
+    alone = caustic.Caustic(toy_params(), 1).caustic_mass(windows.take(np.arange(150, 160)))
+    np.testing.assert_array_equal(alone, masses[0][150:160])
+    assert np.isfinite(masses[0]).mean() > 0.5
+    assert caustic.Caustic(toy_params(), 1).caustic_mass(windows.take(np.arange(0))).size == 0
