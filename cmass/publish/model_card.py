@@ -181,7 +181,15 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
         found.append(words + ".")
     flags = {f.name: f for f in summary.flag_counts(tables["masses"])}
     n = tables["masses"].num_rows
-    edge, unlike = flags["posterior_at_edge"], flags["unlike_training"]
+    edge, unlike, double = (
+        flags[name] for name in ("posterior_at_edge", "unlike_mocks", "two_clusters")
+    )
+    found.append(
+        f"**Odd windows.** {unlike.count} of the {n} clusters of this release lie farther from every "
+        f"mock than mocks do (flag {unlike.value}), and {double.count} have a second structure in the "
+        f"window (flag {double.value}). A flag that is not set is no certificate: what makes another "
+        "plausible cluster, such as wrong velocities, is not seen."
+    )
     found.append(
         f"**Edges of the prior.** {edge.count} of the {n} clusters of this release have a posterior "
         f"that the prior's edge cuts (flag {edge.value}): their medians and widths depend on the edge."
@@ -189,7 +197,8 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
     bins = mass_bins(tables["calibration"])
     if len(bins) > 1:
         found.append(
-            "**Mean reversion.** Estimates are drawn towards the middle of the training range: mean ε is "
+            "**Ends of the mass range.** Estimates tend towards the middle of the training range. Mean ε "
+            "(negative: the mass is overestimated) is "
             f"{bins[0].mean} dex at log₁₀ M {bins[0].words} and {bins[-1].mean} dex at "
             f"{bins[-1].words}. The posteriors contain it, the point estimates do not."
         )
@@ -198,7 +207,8 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
     found.append(
         "**Outside the range.** A point estimate beyond those of all test mocks has no posterior "
         f"({outside[0].count} clusters below, {outside[1].count} above); {outside[2].count} clusters "
-        f"lie at distances, and {unlike.count} have windows, that the mocks do not cover."
+        f"lie at distances, and {flags['unlike_training'].count} have numbers of galaxies, that the "
+        "mocks do not cover."
     )
     return found
 
