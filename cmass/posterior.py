@@ -28,6 +28,9 @@ from cmass.workspace import Workspace
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
+#: Density, dex⁻¹, below which a log score does not count: one cluster costs 13.8 nats at most.
+LOG_SCORE_FLOOR = 1e-6
+
 #: Probability below -1 sigma of a normal: the tails that the 1-sigma errors leave out.
 TAIL = float(ndtr(-1.0))
 #: Kernels lighter than exp(-25) of the heaviest one are skipped (1e-11 each).

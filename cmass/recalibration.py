@@ -34,7 +34,7 @@ from scipy.stats import beta
 
 from cmass.errors import InputError
 from cmass.params import PosteriorParams
-from cmass.posterior import JointDensity
+from cmass.posterior import LOG_SCORE_FLOOR, JointDensity
 from cmass.tables import make_table, to_numpy
 
 Array = NDArray[np.float64]
@@ -45,8 +45,6 @@ BANDWIDTHS = (0.08, 0.10, 0.13, 0.16, 0.20, 0.25, 0.32, 0.40)
 CORRECTIONS = ((1, 0), (1, 1), (2, 0), (2, 1), (3, 1))
 #: A correction needs so many pairs for each of its parameters.
 _PAIRS_PER_PARAMETER = 20
-#: Density, dex⁻¹, below which the log score does not count.
-_FLOOR = 1e-6
 #: A cluster nearer than this is as near as this; the correction stays at its rim long before.
 _Z_MIN = 1e-6
 #: Rounds of location and scale, each fitted with the other held; they converge in three.
@@ -401,7 +399,7 @@ class Search:
             density[inside], transform[inside] = model.at_truth(
                 self.pairs.take(inside), self._limits
             )
-        return np.log(np.maximum(density, _FLOOR)), transform
+        return np.log(np.maximum(density, LOG_SCORE_FLOOR)), transform
 
     def mapped(self, score: Array, transform: Array) -> Array:
         """Log density after a map of the transforms that the other folds have."""

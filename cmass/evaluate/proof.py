@@ -270,9 +270,7 @@ def _scores(one: Judged, weights: Array | None = None) -> dict[str, Any]:
         "width_68": scores.width_68(p, edges), "entropy": scores.entropy(p, edges),
     }  # fmt: skip
     heavy = np.ones(w.true.size) if weights is None else weights
-    out: dict[str, Any] = {
-        "n": w.true.size, "n_effective": float(heavy.sum() ** 2 / (heavy**2).sum()),
-    }  # fmt: skip
+    out: dict[str, Any] = {"n": w.true.size, "n_effective": scores.effective_number(heavy)}
     bootstrap = Bootstrap(w.halo, one.rng("scores"), rounds=200)
     for name, value in values.items():
         out[name] = float(np.average(value, weights=heavy))
@@ -456,13 +454,14 @@ def add_numbers(numbers: Numbers, judged: Mapping[str, Judged]) -> None:
             if not name:
                 numbers.add("coverage_error_bin_max_perfect", found[1], bin=quantity)
     edges = after.windows.edges
-    for score, unit in (("crps", "dex"), ("log_score", "")):
+    units = {"crps": "dex", "log_score": "nat"}
+    for score, unit in units.items():
         for name, one in (("", after), ("_plain", before)):
             values = getattr(scores, score)(one.probabilities, edges, one.windows.true)
             mean, error = mean_error(values, one.windows.halo)
             numbers.add(f"{score}{name}", mean, error=error, unit=unit)
     for score, (value, error) in gain(after, before).items():
-        numbers.add(f"{score}_gain", value, error=error, unit="dex" if score == "crps" else "")
+        numbers.add(f"{score}_gain", value, error=error, unit=units[score])
     for name, one in (("", after), ("_plain", before)):
         width = float(scores.width_68(one.probabilities, edges).mean())
         numbers.add(f"width_68{name}", width, unit="dex")

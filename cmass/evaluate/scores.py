@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmass.posterior import TAIL, quantiles
+from cmass.posterior import LOG_SCORE_FLOOR, TAIL, quantiles
 
 Array = NDArray[np.float64]
-
-#: Density, dex⁻¹, below which the log score does not count: one cluster costs 13.8 nats at most.
-LOG_SCORE_FLOOR = 1e-6
 
 
 def _cumulative(probabilities: Array) -> Array:
@@ -96,3 +93,9 @@ def entropy(probabilities: Array, edges: Array) -> Array:
     p = np.asarray(probabilities, float)
     density = p / np.diff(edges)
     return -np.sum(p * np.log(np.where(p > 0, density, 1.0)), axis=1)
+
+
+def effective_number(weights: ArrayLike) -> float:
+    """Equally weighted clusters that are worth as much: (Σw)²/Σw²; 0 without weight."""
+    w = np.asarray(weights, float)
+    return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0

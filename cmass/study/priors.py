@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from cmass import pretrained
-from cmass.evaluate import metrics
-from cmass.mock.haloes import window_share
+from cmass.evaluate import metrics, proof, scores
 from cmass.params import Params
 from cmass.posterior import TAIL, cumulative_at, reweight
 from cmass.seeds import generator
@@ -57,12 +56,6 @@ def weighted_coverage(transform: ArrayLike, weight: ArrayLike, level: float) -> 
     return float(w[depth <= level].sum() / w.sum()) if w.sum() > 0 else float("nan")
 
 
-def effective_number(weight: ArrayLike) -> float:
-    """Equally weighted windows that are worth as much: (Σw)²/Σw²."""
-    w = np.asarray(weight, float)
-    return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
-
-
 def numbers(
     transform: Array, bias: Array, weight: Array, bootstrap: metrics.Bootstrap,
     where: NDArray[np.bool_],
@@ -93,7 +86,7 @@ def numbers(
     values, errors = all_of(np.flatnonzero(where)), bootstrap.errors(all_of, where)
     out: dict[str, Any] = {
         "n_evaluation": int(where.sum()),
-        "n_effective": effective_number(weight[where]),
+        "n_effective": scores.effective_number(weight[where]),
     }
     out |= dict(zip(names, values, strict=True))
     return out | {f"{n}_error": float(e) for n, e in zip(names, errors, strict=True)}
@@ -116,11 +109,8 @@ def tables(units: Sequence[Unit], workspace: Workspace, params: Params) -> dict[
     flat = bundle.posterior(point, n_galaxies, z)
     # Truths beyond the prior's edges belong to neither population.
     inside = (true >= edges[0]) & (true <= edges[-1])
-    share = window_share(true, params.mock.haloes)
     even = np.where(inside, 1.0, 0.0)
-    steep = even * np.interp(true, centres, hmf_prior)
-    # The windows are as `share` has them: flat, but for tails that a profile may have.
-    steep = np.divide(steep, share, out=np.zeros_like(steep), where=share > 0)
+    steep = proof.abundance(true, bundle, params)
     halo = halo_ids(predictions["cluster_id"])
     samples = [(FLAT, true, halo, flat, even), (HMF, true, halo, flat, steep)]
     file = workspace.evaluation / "population.parquet"

@@ -17,6 +17,7 @@ from cmass.columns import TABLES
 from cmass.errors import InputError, ParameterError
 from cmass.estimators.windows import Windows
 from cmass.evaluate.metrics import Bootstrap
+from cmass.evaluate.scores import effective_number
 from cmass.mass_function import mass_function
 from cmass.mock.haloes import plan_haloes
 from cmass.networks import training
@@ -356,7 +357,7 @@ def test_each_posterior_is_calibrated_on_its_own_population_only(toy):
     assert crossed["bias"] < -10 * crossed["bias_error"]  # a flat prior overestimates steep masses
     assert abs(judged(hmf, even)["bias"]) > 0.1
     # ten windows of which one counts ten times: (1·10 + 9)²/(100 + 9)
-    assert priors.effective_number([10.0] + 9 * [1.0]) == pytest.approx(19**2 / 109)
+    assert effective_number([10.0] + 9 * [1.0]) == pytest.approx(19**2 / 109)
     assert judged(hmf, weight)["n_effective"] == pytest.approx(
         weight.sum() ** 2 / (weight**2).sum()
     )
