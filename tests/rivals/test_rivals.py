@@ -179,7 +179,7 @@ def test_a_unit_goes_on_after_the_fit(copied, monkeypatch):
 def test_a_time_limit_that_was_reached_is_in_the_table(copied, monkeypatch):
     workspace, params = copied
     monkeypatch.setattr(Dispersion, "out_of_time", True)
-    rivals.run(workspace, _only(params, "dispersion"))
+    rivals.run(workspace, _only(params, "dispersion", massive_log10_m200c=14.2))  # anew
     (row,) = read_table(workspace.rivals / "costs.parquet", "rival_costs").to_pylist()
     assert row["fitted"] and "seconds_max" in row["note"]
 
