@@ -159,7 +159,7 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
         label = OWN if name == "own" else FRESH
         axes.errorbar(place + shift, value, yerr=error, fmt=mark, ms=6, capsize=3, color=colour,
                       label=f"judged on {label}" if name == "fresh" else "judged on its own evaluation set")  # fmt: skip
-    words = [f"split by {row['split_by']}\n{row['sight_lines']} sight lines" for row in rows]
+    words = [f"split by {row['split_by']}\n{row['sight_lines']}\nsight lines" for row in rows]
     axes.set_xticks(place, words)
     axes.set(
         ylabel=r"Scatter of $\log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]",
