@@ -137,8 +137,11 @@ def box_params(haloes, galaxies, n_windows: int = 60, **files) -> Params:
         update={"completeness": 1.0, "completeness_slope_per_mag": 0.0, "flux_limit_mag": 18.0}
     )
     wanted = base.mock.haloes.model_copy(
-        update={"n_windows": n_windows, "log10_m200c_min": 13.7, "log10_m200c_max": 14.9}
-    )
+        update={
+            "n_windows": n_windows, "log10_m200c_min": 13.7, "log10_m200c_max": 14.9,
+            "sight_lines_max": 2,
+        }
+    )  # fmt: skip
     mock = base.mock.model_copy(
         update={
             "source": "rockstar-sag", "files": FilesParams(**given), "observer": observer,
