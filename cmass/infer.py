@@ -103,9 +103,11 @@ def network_outputs(
     rows = np.flatnonzero((flag & stop) == 0)
     clouds = (sample.points[sample.offsets[row] : sample.offsets[row + 1]] for row in rows)
     shown = track(clouds, "masses", total=rows.size) if progress else clouds
-    model = bundle.network_with_features if features else bundle.network
-    out = np.full((len(counts), model.output_shape[-1]), np.nan)
-    out[rows] = prediction.predict_clouds(model, shown, bundle.window, bundle.voxels)
+    network = bundle.network
+    out = np.full((len(counts), 1 + network.n_features * features), np.nan)
+    out[rows] = prediction.predict_clouds(
+        network, shown, bundle.window, bundle.voxels, features=features
+    )
     flag[rows[np.isnan(out[rows, 0])]] |= FLAGS["degenerate"].value
     return out
 

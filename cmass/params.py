@@ -411,6 +411,12 @@ class TrainParams(_Section):
     epochs: int = _f(10, "most epochs (paper: about 50)", ge=1)
     patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
+    dense_activation: Literal["relu", "linear"] = _f(
+        "relu", "of the two hidden dense layers (paper: linear)"
+    )
+    engine: Literal["auto", "compiled", "keras"] = _f(
+        "auto", "compiled loops, or Keras; auto: Keras where there is a GPU"
+    )
 
 
 class PosteriorParams(_Section):

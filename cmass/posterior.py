@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -24,6 +25,9 @@ from cmass.errors import InputError
 from cmass.params import CosmologyParams, Params
 from cmass.tables import make_table, read_table, to_numpy, write_json, write_table
 from cmass.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cmass.networks.compiled import CompiledCNN3D
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -425,14 +429,14 @@ def run(workspace: Workspace, params: Params) -> None:
     flagged).
     """
     from cmass.estimators import dispersion
-    from cmass.networks import prediction
+    from cmass.networks import cnn3d
     from cmass.networks.training import training_range
     from cmass.recalibration import Posteriors, choose, pairs_of
 
     clusters = read_table(workspace.mock / "clusters", "mock_clusters", PREDICTION_COLUMNS)
     relation = dispersion.fit_mocks(workspace, params)
-    model = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
-    predictions = prediction_table(workspace, params, model, clusters, "test", relation)
+    network = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    predictions = prediction_table(workspace, params, network, clusters, "test", relation)
     pairs = pairs_of(predictions)
     rng = seeds.generator(params.seed, "posterior-folds")
     recalibration, candidates = choose(pairs, params.posterior, rng)
@@ -459,14 +463,19 @@ def run(workspace: Workspace, params: Params) -> None:
 
 
 def prediction_table(
-    workspace: Workspace, params: Params, model, clusters: pa.Table, which: str, relation
+    workspace: Workspace,
+    params: Params,
+    network: CompiledCNN3D,
+    clusters: pa.Table,
+    which: str,
+    relation,
 ) -> pa.Table:
     """Table `predictions` of one set of mocks: the network's and the dispersion's estimates.
 
     Parameters
     ----------
     workspace, params
-    model : keras.Model
+    network : CompiledCNN3D
     clusters : pyarrow.Table
         `mock_clusters` with at least `PREDICTION_COLUMNS`.
     which : str
@@ -478,7 +487,7 @@ def prediction_table(
     from cmass.estimators import dispersion
     from cmass.networks import prediction
 
-    ids, true, predicted = prediction.predict_folder(model, workspace.voxels / which)
+    ids, true, predicted = prediction.predict_folder(network, workspace.voxels / which)
     rows = pc.index_in(pa.array(ids), value_set=clusters["cluster_id"].combine_chunks())
     if rows.null_count:
         lost = ids[rows.is_null().to_pylist().index(True)]
@@ -496,7 +505,7 @@ def prediction_table(
             "set": [which] * len(ids),
             "z": own["z"],
             "log10_m200c_true": true,
-            "log10_m200c": predicted,
+            "log10_m200c": predicted[:, 0],
             "log10_m200c_dispersion": relation.log10_m200c(measured, to_numpy(own, "z")[0]),
             "n_galaxies": own["n_galaxies"],
             "n_members": own["n_members"],

@@ -19,7 +19,7 @@ from cmass.networks import cnn3d
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
-    import keras
+    from cmass.networks.compiled import CompiledCNN3D
 
 Array = NDArray[np.float64]
 
@@ -33,11 +33,11 @@ class CNN3D(PointEstimator):
     title: ClassVar[str] = "CNN 3D"
     reads: ClassVar[str] = "positions and velocities in the whole window"
     sources: ClassVar[tuple[str, ...]] = (
-        "networks/cnn3d.py", "networks/prediction.py", "networks/streaming.py",
-        "networks/training.py", "voxels.py",
+        "networks/cnn3d.py", "networks/compiled", "networks/engines.py",
+        "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py",
     )  # fmt: skip
 
-    _model: keras.Model
+    _network: CompiledCNN3D
 
     @classmethod
     def products(cls, workspace: Workspace) -> tuple[Path, ...]:
@@ -46,20 +46,20 @@ class CNN3D(PointEstimator):
 
     def fit_point(self, sets: Sets, work: Path) -> None:
         """Take over the run's network, or train one on its voxels."""
-        from cmass.networks import prediction, training
+        from cmass.networks import training
+        from cmass.networks.compiled import CompiledCNN3D
 
         run, n = sets.workspace, self.params.voxels.n
         if run is not None and self.seed == self.params.seed:
-            self._model, self.taken_over = prediction.load(run.model / _WEIGHTS, n), True
+            self._network, self.taken_over = cnn3d.load(run.model / _WEIGHTS, n), True
             return
         voxels = _voxelize(sets, work / "voxels", self) if run is None else run.voxels
-        model, _ = training.fit(
-            voxels / "train", voxels / "validation", work / "checkpoint.npz", n, self.params.train,
+        how = self.params.train
+        weights, _ = training.fit(
+            voxels / "train", voxels / "validation", work / "checkpoint.npz", n, how,
             self.seed, identity=str(self.seed),
         )  # fmt: skip
-        # A bare network: the trained one would save its optimiser's state as well.
-        self._model = cnn3d.build(n)
-        self._model.set_weights(model.get_weights())
+        self._network = CompiledCNN3D(weights, n, rectified=how.dense_activation == "relu")
 
     def point(self, windows: Windows) -> Array:
         """log10 M200c from galaxies; NaN where the window has no density."""
@@ -67,23 +67,22 @@ class CNN3D(PointEstimator):
 
         clouds = (windows.cloud(i) for i in range(len(windows)))
         return prediction.predict_clouds(
-            self._model, clouds, self.params.window, self.params.voxels
+            self._network, clouds, self.params.window, self.params.voxels
         )[:, 0]
 
     @property
     def n_parameters(self) -> int:
         """Weights of the network."""
-        return int(self._model.count_params())
+        return self._network.n_parameters
 
     def save_point(self, folder: Path) -> None:
         """Write the weights."""
-        self._model.save_weights(folder / _WEIGHTS)
+        network = self._network
+        cnn3d.save(network.get_weights(), network.n, network.activation, folder / _WEIGHTS)
 
     def load_point(self, folder: Path) -> None:
         """Read the weights."""
-        from cmass.networks import prediction
-
-        self._model = prediction.load(folder / _WEIGHTS, self.params.voxels.n)
+        self._network = cnn3d.load(folder / _WEIGHTS, self.params.voxels.n)
 
 
 def _voxelize(sets: Sets, folder: Path, estimator: CNN3D) -> Path:

@@ -1,4 +1,4 @@
-"""Point estimates from trained weights."""
+"""Point estimates, and features, from a trained network."""
 
 from __future__ import annotations
 
@@ -10,74 +10,57 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cmass.errors import VoxelError, WorkspaceError
+from cmass.errors import VoxelError
 from cmass.networks.streaming import read_voxels, shard_files
 from cmass.params import VoxelParams, WindowParams
 from cmass.progress import track
 
 if TYPE_CHECKING:
-    import keras
+    from cmass.networks.compiled import CompiledCNN3D
 
-#: Grids handed to the network at once: 50 MB at 50³.
+Array = NDArray[np.float64]
+
+#: Grids made at once: 50 MB at 50³.
 BATCH = 100
 
 
-def load(weights: Path, n: int) -> keras.Model:
-    """CNN_3D for n voxels an axis with the weights of a ``.weights.h5`` file.
-
-    Raises
-    ------
-    WorkspaceError
-        The file is missing, damaged, or of another network.
-    """
-    from cmass.networks import cnn3d
-
-    if not weights.exists():
-        raise WorkspaceError(f"{weights} does not exist: run `cmass train` first")
-    model = cnn3d.build(n)
-    try:
-        model.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise WorkspaceError(
-            f"{weights} does not hold the weights of CNN_3D for {n} voxels an axis: {error}"
-        ) from error
-    return model
-
-
 def predict_grids(
-    model: keras.Model, grids: NDArray[np.floating], batch_size: int = BATCH
-) -> NDArray[np.float64]:
-    """Outputs (N, units) of a network for grids (N, n, n, n) times ``voxels.scale``.
+    network: CompiledCNN3D, grids: NDArray[np.floating], *, features: bool = False
+) -> Array:
+    """Outputs of a network for grids (N, n, n, n) times ``voxels.scale``.
 
-    CNN_3D has one unit, log10 M200c. The grids pass through float16, as on disk, so that a
-    cluster gets the same estimate by every route.
+    Parameters
+    ----------
+    network : CompiledCNN3D
+    grids : ndarray, shape (N, n, n, n)
+    features : bool
+        Outputs of the first dense layer as well.
+
+    Returns
+    -------
+    ndarray, shape (N, 1) or (N, 1 + n_features)
+        log10 M200c, and the features.
     """
-    out = np.empty((len(grids), model.output_shape[-1]))
-    for start in range(0, len(grids), batch_size):
-        part = np.asarray(grids[start : start + batch_size], np.float16).astype(np.float32)
-        # Batches of one size: the last one is filled up, so that sums have one order.
-        full = np.zeros((batch_size, *part.shape[1:], 1), np.float32)
-        full[: len(part), ..., 0] = part
-        values = np.asarray(model.predict_on_batch(full), np.float64)
-        out[start : start + batch_size] = values[: len(part)]
-    return out
+    point, hidden = network.outputs(grids)
+    return np.column_stack([point, hidden] if features else [point]).astype(np.float64)
 
 
 def predict_clouds(
-    model: keras.Model, clouds: Iterable[NDArray[np.float64]], window: WindowParams,
-    voxels: VoxelParams,
-) -> NDArray[np.float64]:  # fmt: skip
-    """Outputs (N, units) of a network for clouds of galaxies (x, y, v).
+    network: CompiledCNN3D, clouds: Iterable[Array], window: WindowParams, voxels: VoxelParams, *,
+    features: bool = False,
+) -> Array:  # fmt: skip
+    """Outputs of a network for clouds of galaxies (x, y, v), as `predict_grids` has them.
 
     Clouds without a density (all galaxies in one plane) get NaN.
     """
     from cmass.voxels import density_grid
 
-    done = [np.empty((0, model.output_shape[-1]))]
+    units = 1 + network.n_features * features
+    done = [np.empty((0, units))]
     left = iter(clouds)
     while batch := list(islice(left, BATCH)):
         grids = np.empty((len(batch), voxels.n, voxels.n, voxels.n), np.float32)
-        values = np.full((len(batch), model.output_shape[-1]), np.nan)
+        values = np.full((len(batch), units), np.nan)
         known: list[int] = []
         for row, cloud in enumerate(batch):
             try:
@@ -89,38 +72,21 @@ def predict_clouds(
                 continue
             np.multiply(grid, np.float32(voxels.scale), out=grids[len(known)])
             known.append(row)
-        values[known] = predict_grids(model, grids[: len(known)])
+        values[known] = predict_grids(network, grids[: len(known)], features=features)
         done.append(values)
     return np.concatenate(done)
 
 
-def with_features(network: keras.Model) -> keras.Model:
-    """The network with the outputs of its first dense layer behind its own: (batch, 1 + units)."""
-    import keras
-
-    dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
-    both = keras.layers.Concatenate()([network.output, dense.output])
-    return keras.Model(network.inputs, both)
-
-
-def outputs_of_folder(
-    model: keras.Model, folder: Path
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Identifiers, true log10 M200c and outputs (N, units) of all clusters of a voxel folder."""
+def predict_folder(
+    network: CompiledCNN3D, folder: Path, *, features: bool = False
+) -> tuple[list[str], Array, Array]:
+    """Identifiers, true log10 M200c and outputs of all clusters of a voxel folder."""
     ids: list[str] = []
-    true: list[NDArray[np.float64]] = []
-    outputs: list[NDArray[np.float64]] = []
+    true: list[Array] = []
+    outputs: list[Array] = []
     for file in track(shard_files(folder), f"predict {folder.name}"):
         for names, masses, grids in read_voxels(file):
             ids += names
             true.append(masses)
-            outputs.append(predict_grids(model, grids))
+            outputs.append(predict_grids(network, grids, features=features))
     return ids, np.concatenate(true), np.concatenate(outputs)
-
-
-def predict_folder(
-    model: keras.Model, folder: Path
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Identifiers, true and predicted log10 M200c of all clusters of a voxel folder."""
-    ids, true, outputs = outputs_of_folder(model, folder)
-    return ids, true, outputs[:, 0]

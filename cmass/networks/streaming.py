@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,37 @@ from numpy.typing import NDArray
 
 from cmass.errors import WorkspaceError
 
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+@dataclass(frozen=True)
+class Batch:
+    """Clusters of one step, as rows of a pool of grids in memory.
+
+    Attributes
+    ----------
+    pool : ndarray of float16, shape (m, n, n, n)
+    rows : ndarray of int64, shape (k,)
+    symmetries : ndarray of uint8, shape (k,)
+        Of each cluster: see `turn`.
+    masses : ndarray of float32, shape (k,)
+        log10 M200c.
+    """
+
+    pool: NDArray[np.float16]
+    rows: NDArray[np.int64]
+    symmetries: NDArray[np.uint8]
+    masses: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def turned(self) -> NDArray[np.float16]:
+        """The grids themselves, shape (k, n, n, n)."""
+        grids = self.pool[self.rows]
+        return turn(grids, self.symmetries) if self.symmetries.any() else grids
+
+    def grids(self) -> NDArray[np.float32]:
+        """The grids as Keras takes them, shape (k, n, n, n, 1)."""
+        return self.turned()[..., None].astype(np.float32)
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -47,14 +78,14 @@ def true_masses(folder: Path) -> NDArray[np.float64]:
     return np.concatenate([p["log10_m200c_true"].to_numpy() for p in parts])
 
 
-def augment(grids: NDArray[np.float16], random: np.random.Generator) -> NDArray[np.float16]:
-    """Turn and reflect each grid (k, n, n, n) by a random symmetry of the problem.
+def turn(grids: NDArray[np.float16], symmetries: NDArray[np.integer]) -> NDArray[np.float16]:
+    """Turn and reflect each grid (k, n, n, n).
 
-    The eight symmetries of the square in (x, y) and v → −v leave the mass unchanged:
-    sixteen in all, drawn for each grid.
+    The eight symmetries of the square in (x, y) and v → −v leave the mass unchanged, sixteen in
+    all: 1 swaps x and y, then 2, 4 and 8 reflect x, y and v.
     """
     out = np.empty_like(grids)
-    for i, choice in enumerate(random.integers(0, 16, len(grids))):
+    for i, choice in enumerate(symmetries):
         grid = grids[i]
         if choice & 1:
             grid = grid.transpose(1, 0, 2)
@@ -72,7 +103,7 @@ def batches(
     augmented: bool = False,
     shards_in_memory: int = 2,
 ) -> Iterator[Batch]:
-    """Yield (grids (k, n, n, n, 1), log10 masses (k, 1)) as float32.
+    """Yield the clusters of a folder, as many at a time as a step takes.
 
     Parameters
     ----------
@@ -84,7 +115,7 @@ def batches(
         Shuffles shards, and clusters within `shards_in_memory` shards; without it
         clusters come in the order of the files.
     augmented : bool
-        Apply `augment`; needs `random`.
+        Draw a symmetry for each cluster (see `turn`); needs `random`.
     shards_in_memory : int
         Shards shuffled together: what memory holds, whatever the size of the set.
     """
@@ -98,10 +129,10 @@ def batches(
                 pending_y.append(masses)
                 if sum(map(len, pending_y)) >= batch_size:
                     x, y = np.concatenate(pending_x), np.concatenate(pending_y)
-                    yield _as_batch(x[:batch_size], y[:batch_size])
+                    yield _plain(x[:batch_size], y[:batch_size])
                     pending_x, pending_y = [x[batch_size:]], [y[batch_size:]]
         if pending_y and sum(map(len, pending_y)):
-            yield _as_batch(np.concatenate(pending_x), np.concatenate(pending_y))
+            yield _plain(np.concatenate(pending_x), np.concatenate(pending_y))
         return
     order = [files[i] for i in random.permutation(len(files))]
     rest_x: NDArray[np.float16] | None = None
@@ -120,16 +151,13 @@ def batches(
         full = len(y) if last else len(y) // batch_size * batch_size
         for first in range(0, full, batch_size):
             rows = shuffled[first : min(first + batch_size, full)]
-            grids = augment(x[rows], random) if augmented else x[rows]
-            yield _as_batch(grids, y[rows])
+            symmetries = random.integers(0, 16, len(rows)) if augmented else np.zeros(len(rows))
+            yield Batch(x, rows, symmetries.astype(np.uint8), y[rows].astype(np.float32))
         rest_x, rest_y = x[shuffled[full:]], y[shuffled[full:]]
 
 
 def prefetched(items: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:
-    """Yield `items` in order while a thread prepares the next `depth` of them.
-
-    Reading and augmenting a batch takes a third of the time that training on it does.
-    """
+    """Yield `items` in order while a thread prepares the next `depth` of them."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -163,5 +191,6 @@ def prefetched(items: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:
         thread.join()
 
 
-def _as_batch(grids: NDArray[np.float16], masses: NDArray[np.float64]) -> Batch:
-    return grids[..., None].astype(np.float32), masses[:, None].astype(np.float32)
+def _plain(grids: NDArray[np.float16], masses: NDArray[np.float64]) -> Batch:
+    n = len(grids)
+    return Batch(grids, np.arange(n), np.zeros(n, np.uint8), masses.astype(np.float32))

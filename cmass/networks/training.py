@@ -14,12 +14,11 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cmass.errors import ParameterError
-from cmass.networks import cnn3d, streaming
+from cmass.networks import cnn3d, engines, streaming
 from cmass.params import Params, TrainParams
 from cmass.progress import track
 from cmass.seeds import generator
@@ -35,13 +34,15 @@ from cmass.tables import (
 )
 from cmass.workspace import Workspace
 
-if TYPE_CHECKING:
-    import keras
-
 log = logging.getLogger(__name__)
 
 #: Parameter sections that training depends on, beside the voxels.
 SECTIONS = ("seed", "train")
+#: Code that makes a network of voxels.
+SOURCES = (
+    "networks/cnn3d.py", "networks/compiled", "networks/engines.py", "networks/streaming.py",
+    "networks/training.py",
+)  # fmt: skip
 
 
 @dataclass
@@ -111,7 +112,7 @@ def fit(
     train: TrainParams,
     seed: int,
     identity: str,
-) -> tuple[keras.Model, State]:
+) -> tuple[list[np.ndarray], State]:
     """Train CNN_3D, or go on with a checkpoint of the same `identity`.
 
     Parameters
@@ -129,79 +130,72 @@ def fit(
 
     Returns
     -------
-    model : keras.Model
-        With the weights of the best epoch.
+    weights : list of ndarray
+        Those of the best epoch, in the order of ``cnn3d.build``.
     state : State
     """
-    import keras
-
     set_up_keras(seed)
-    model = cnn3d.build(n)
+    model = cnn3d.build(n, train.dense_activation)
     # Start at the mean mass: the first epochs need not learn a constant.
     output = model.layers[-1]
     output.bias.assign([float(streaming.true_masses(train_folder).mean())])
-    optimizer = keras.optimizers.Adam(train.learning_rate, train.beta_1, train.beta_2)
-    model.compile(optimizer, "mse", jit_compile=False)
-    optimizer.build(model.trainable_variables)
-    state, best = State(), model.get_weights()
-    restored = _restore(checkpoint, identity, model)
+    engine = engines.make(model, n, train)
+    state, best = State(), engine.get_weights()
+    identity = f"{identity} {type(engine).__name__}"
+    restored = _restore(checkpoint, identity, engine, len(best))
     if restored is not None:
         state, best = restored
         log.info("train: going on after epoch %d", state.epoch)
     steps = -(-streaming.count(train_folder) // train.batch_size)
     while not state.finished(train):
         rate = learning_rate_at(state.epoch, train)
-        optimizer.learning_rate.assign(rate)
         random = generator(seed, "train-epoch", state.epoch)
         start = time.monotonic()
         stream = streaming.prefetched(
             streaming.batches(train_folder, train.batch_size, random, augmented=train.augment)
         )
         total, seen = 0.0, 0
-        for x, y in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
-            total += float(model.train_on_batch(x, y)) * len(y)
-            seen += len(y)
-            model.reset_metrics()
-        held = mean_squared_error(model, validation_folder, train.batch_size)
+        for batch in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
+            total += engine.step(batch, rate) * len(batch)
+            seen += len(batch)
+        speed = seen / (time.monotonic() - start)
+        held = mean_squared_error(engine, validation_folder, train.batch_size)
         state.add_epoch(total / seen, held, rate)
         if state.best_epoch == state.epoch:
-            best = model.get_weights()
-        _save(checkpoint, identity, model, state, best)
+            best = engine.get_weights()
+        _save(checkpoint, identity, engine, state, best)
         log.info(
             "train: epoch %d/%d, loss %.5f, validation %.5f (best %.5f), %.0f clusters/s",
             state.epoch, train.epochs, state.loss[-1], state.val_loss[-1], min(state.val_loss),
-            seen / (time.monotonic() - start),
+            speed,
         )  # fmt: skip
-    model.set_weights(best)
-    return model, state
+    return best, state
 
 
-def mean_squared_error(model: keras.Model, folder: Path, batch_size: int) -> float:
+def mean_squared_error(engine: engines.Engine, folder: Path, batch_size: int) -> float:
     """Mean squared error of log mass over a folder of voxels, dex squared."""
     total, seen = 0.0, 0
-    for x, y in streaming.batches(folder, batch_size):
-        residual = np.asarray(model.predict_on_batch(x), np.float64) - y
+    for batch in streaming.prefetched(streaming.batches(folder, batch_size)):
+        residual = engine.predict(batch) - batch.masses
         total += float((residual**2).sum())
-        seen += len(y)
+        seen += len(batch)
     return total / seen
 
 
 def _save(
-    checkpoint: Path, identity: str, model: keras.Model, state: State, best: list[np.ndarray]
+    checkpoint: Path, identity: str, engine: engines.Engine, state: State, best: list[np.ndarray]
 ) -> None:
     arrays: dict[str, np.ndarray] = {
         "header": np.array(json.dumps({"identity": identity, "state": asdict(state)}))
     }
-    arrays |= {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    arrays |= {f"state_{i}": x for i, x in enumerate(engine.state())}
     arrays |= {f"best_{i}": w for i, w in enumerate(best)}
-    variables = model.optimizer.variables
-    arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(variables)}
     with atomic_path(checkpoint) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
 def _restore(
-    checkpoint: Path, identity: str, model: keras.Model
+    checkpoint: Path, identity: str, engine: engines.Engine, n_weights: int
 ) -> tuple[State, list[np.ndarray]] | None:
     if not checkpoint.exists():
         return None
@@ -210,11 +204,9 @@ def _restore(
         if header["identity"] != identity:
             log.info("train: the checkpoint is of other data or parameters, starting anew")
             return None
-        n = len(model.weights)
-        model.set_weights([saved[f"weight_{i}"] for i in range(n)])
-        best = [saved[f"best_{i}"] for i in range(n)]
-        for i, variable in enumerate(model.optimizer.variables):
-            variable.assign(saved[f"optimizer_{i}"])
+        n_state = sum(name.startswith("state_") for name in saved.files)
+        engine.restore([saved[f"state_{i}"] for i in range(n_state)])
+        best = [saved[f"best_{i}"] for i in range(n_weights)]
     return State(**header["state"]), best
 
 
@@ -261,22 +253,19 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
     data_digest = digest_of(file_digest(train_folder), file_digest(validation_folder))
     chosen = params.model_dump(mode="json")
-    code = source_digest("networks/cnn3d.py", "networks/streaming.py", "networks/training.py")
+    code = source_digest(*SOURCES)
     identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest, code)
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    model, state = fit(
+    best, state = fit(
         train_folder, validation_folder, work / "checkpoint.npz", params.voxels.n, params.train,
         params.seed, identity,
     )  # fmt: skip
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
-    # A fresh network: the trained one would save its optimiser's state, twice the weights.
-    bare = cnn3d.build(params.voxels.n)
-    bare.set_weights(model.get_weights())
-    bare.save_weights(temporary)
+    model = cnn3d.save(best, params.voxels.n, params.train.dense_activation, temporary)
     temporary.replace(weights)
     history = {
         "epoch": np.arange(1, state.epoch + 1),
@@ -290,6 +279,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     summary = {
         "network": "cnn3d",
         "n_weights": int(model.count_params()),
+        "dense_activation": params.train.dense_activation,
         "n_train": streaming.count(train_folder),
         "n_validation": streaming.count(validation_folder),
         "epochs": state.epoch,

@@ -24,7 +24,7 @@ from cmass.tables import read_table, write_table
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
-    import keras
+    from cmass.networks.compiled import CompiledCNN3D
 
 __all__ = ["REFERENCE", "SETTINGS", "Found", "Oddity", "run"]
 
@@ -38,15 +38,14 @@ def run(workspace: Workspace, params: Params) -> None:
     Writes `oddity/oddity.json` and `oddity.parquet` (what `infer` and a bundle need), and
     `rates.parquet`: false alarms and detections.
     """
-    from cmass.networks import prediction
+    from cmass.networks import cnn3d, prediction
     from cmass.oddity.rates import Rates, add_mocks
 
-    network = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
-    model = prediction.with_features(network)
+    network = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     train, test, judged = mock_windows(workspace, "train", "test", "evaluation")
-    train, train_features = _features(model, workspace, "train", train)
-    test, test_features = _features(model, workspace, "test", test)
-    judged, judged_features = _features(model, workspace, "evaluation", judged)
+    train, train_features = _features(network, workspace, "train", train)
+    test, test_features = _features(network, workspace, "test", test)
+    judged, judged_features = _features(network, workspace, "evaluation", judged)
     background = cosmology.from_params(params.cosmology)
     galaxies = read_table(
         workspace.mock / "galaxies", "mock_galaxies", ["cluster_id", "host_log10_m200c"]
@@ -66,7 +65,9 @@ def run(workspace: Workspace, params: Params) -> None:
     for case in (*INJECTED, FIELD):
         wrong = injected(case, some, params.window, params.window.n_galaxies_min, params.seed)
         clouds = (wrong.cloud(i) for i in range(len(wrong)))
-        features = prediction.predict_clouds(model, clouds, params.window, params.voxels)[:, 1:]
+        features = prediction.predict_clouds(
+            network, clouds, params.window, params.voxels, features=True
+        )[:, 1:]
         said = made.judge(features, wrong.points, wrong.offsets, wrong.z)
         rates.add(case, said.flag, wrong.halo_id, params.seed)
     table = rates.table()
@@ -78,12 +79,12 @@ def run(workspace: Workspace, params: Params) -> None:
 
 
 def _features(
-    model: keras.Model, workspace: Workspace, which: str, windows: Windows
+    network: CompiledCNN3D, workspace: Workspace, which: str, windows: Windows
 ) -> tuple[Windows, Array]:  # fmt: skip
     """Windows of a set that have voxels, in their order there, and the network's features."""
     from cmass.networks import prediction
 
-    ids, _, outputs = prediction.outputs_of_folder(model, workspace.voxels / which)
+    ids, _, outputs = prediction.predict_folder(network, workspace.voxels / which, features=True)
     place = {name: row for row, name in enumerate(windows.cluster_id)}
     rows = np.array([place.get(name, -1) for name in ids], np.int64)
     if (rows < 0).any():

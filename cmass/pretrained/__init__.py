@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from cmass.posterior import JointDensity, grid_edges
 from cmass.recalibration import Pairs, Posteriors, Recalibration, pairs_of
 from cmass.tables import file_digest, read_json, read_table, to_numpy, write_json
 from cmass.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cmass.networks.compiled import CompiledCNN3D
 
 Array = NDArray[np.float64]
 
@@ -93,20 +96,13 @@ class Bundle:
     oddity: Oddity | None = None
 
     @cached_property
-    def network_with_features(self) -> Any:
-        """The network with the outputs of its first dense layer behind its own."""
-        from cmass.networks import prediction
-
-        return prediction.with_features(self.network)
-
-    @cached_property
-    def network(self) -> Any:
-        """The network (a keras.Model), loaded at first use."""
-        from cmass.networks import prediction
+    def network(self) -> CompiledCNN3D:
+        """The network, loaded at first use."""
+        from cmass.networks import cnn3d
 
         if not self.weights.exists():
             raise WorkspaceError(f"{self.weights} does not exist: train a model first")
-        return prediction.load(self.weights, self.voxels.n)
+        return cnn3d.load(self.weights, self.voxels.n)
 
     @cached_property
     def edges(self) -> Array:

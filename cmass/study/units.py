@@ -56,7 +56,8 @@ _SECTIONS = (
 #: Code that a unit depends on, beside the simulator's.
 _SOURCES = (
     "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", "networks/cnn3d.py",
-    "networks/streaming.py", "networks/training.py", "networks/prediction.py",
+    "networks/compiled", "networks/engines.py", "networks/streaming.py", "networks/training.py",
+    "networks/prediction.py",
     "estimators/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
 )  # fmt: skip
 #: Not the simulator's: the list of what can be left out of it, other samples, simulation files.
@@ -290,8 +291,6 @@ def _provide_mocks(work: Workspace, params: Params, mocks: Path | None) -> None:
 
 def _train(work: Workspace, unit: Unit, mocks: Path | None) -> None:
     """Mocks, split, voxels, network and posterior density; what is there is not made again."""
-    import keras
-
     from cmass import posterior
     from cmass.networks import training
 
@@ -302,7 +301,6 @@ def _train(work: Workspace, unit: Unit, mocks: Path | None) -> None:
         write_split(work, unit)
     if not work.voxels.exists():
         voxels.run(work, params)
-    keras.utils.clear_session()
     if not (work.model / "model.json").exists():
         seed = unit.seed if unit.network_seed is None else unit.network_seed
         training.run(work, params.model_copy(update={"seed": seed}), register=False)
@@ -446,7 +444,8 @@ def judged(bundle: Bundle, folder: Path) -> pa.Table:
     """Table `study_predictions`: a network with its posteriors on windows of known mass."""
     from cmass.networks import prediction
 
-    ids, true, point = prediction.predict_folder(bundle.network, folder)
+    ids, true, outputs = prediction.predict_folder(bundle.network, folder)
+    point = outputs[:, 0]
     return judged_points(
         ids, true, point, bundle.density.posterior(point, bundle.edges), bundle.edges
     )

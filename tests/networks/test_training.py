@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from cmass.networks import prediction, streaming, training
+from cmass.networks import cnn3d, streaming, training
 from cmass.networks.training import State, fit, learning_rate_at
 from cmass.params import TrainParams
 from cmass.tables import file_digest, read_table
@@ -44,9 +44,7 @@ def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, 
     monkeypatch.setattr(training, "mean_squared_error", original)
     resumed, state_resumed = train_tiny(workspace, params, tmp_path / "three.npz")
     assert state_resumed == state
-    for a, b, c in zip(
-        model.get_weights(), again.get_weights(), resumed.get_weights(), strict=True
-    ):
+    for a, b, c in zip(model, again, resumed, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
 
@@ -78,7 +76,7 @@ def test_learning_rate_is_the_papers_when_both_ends_are():
 def test_augmentation_permutes_voxels_by_a_symmetry():
     random = np.random.default_rng(0)
     grid = random.random((1, 6, 6, 6)).astype(np.float16)
-    turned = streaming.augment(np.repeat(grid, 200, axis=0), random)
+    turned = streaming.turn(np.repeat(grid, 200, axis=0), random.integers(0, 16, 200))
     variants = {t.tobytes() for t in turned}
     expected = set()
     for g in (grid[0], grid[0].transpose(1, 0, 2)):
@@ -110,7 +108,7 @@ def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace):
     assert run.data.params["train.batch_size"] == str(params.train.batch_size)
     assert len(client.get_metric_history(run.info.run_id, "val_loss")) == params.train.epochs
     loaded = mlflow.keras.load_model("models:/cmass-cnn3d@champion")
-    ours = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    ours = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     for a, b in zip(loaded.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -17,7 +17,7 @@ from cmass.errors import InputError, ParameterError, WorkspaceError
 from cmass.evaluate.forward import pull
 from cmass.mock.haloes import plan_haloes
 from cmass.mock.ingredients import EVERYTHING, INGREDIENTS
-from cmass.networks import prediction
+from cmass.networks import cnn3d, prediction
 from cmass.params import Params
 from cmass.study import documents, numbers, units
 from cmass.tables import read_json, read_table, write_table
@@ -115,7 +115,7 @@ def test_each_table_holds_the_windows_and_the_network_it_says(done):
     """Simulated again, one halo at a time, and predicted with the weights on disk."""
     workspace, params, _ = done
     one, full = (unit(workspace, params, n) for n in ("uniform_field", EVERYTHING))
-    networks = {u.name: prediction.load(u.folder / "model" / "cnn3d.weights.h5", 10)
+    networks = {u.name: cnn3d.load(u.folder / "model" / "cnn3d.weights.h5", 10)
                 for u in (one, full)}  # fmt: skip
     for owner, table, windows, network in (
         (one, "own", one, one), (one, "reference", full, one), (one, "fixed", one, full),

@@ -33,7 +33,7 @@ from cmass.tables import make_table, to_numpy, write_json, write_table
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
-    import keras
+    from cmass.networks.compiled import CompiledCNN3D
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -109,7 +109,7 @@ def compare(
 
 
 def compare_features(
-    matched: Matched, part: keras.Model, half: str, params: Params, rng: np.random.Generator
+    matched: Matched, network: CompiledCNN3D, half: str, params: Params, rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows of the statistic of the network's features, and its p values."""
     from cmass.networks import prediction
@@ -117,7 +117,9 @@ def compare_features(
     how = params.realism
     ours, theirs = features.matched_rows(matched, rng)
     real, mock = (
-        prediction.predict_clouds(part, windows.clouds(), params.window, params.voxels)
+        prediction.predict_clouds(
+            network, windows.clouds(), params.window, params.voxels, features=True
+        )[:, 1:]
         for windows in (matched.real.select(ours), matched.mock.select(theirs))
     )
     both = np.isfinite(real).all(axis=1) & np.isfinite(mock).all(axis=1)
@@ -186,14 +188,12 @@ def run(workspace: Workspace, params: Params) -> None:
     Writes `realism/realism.parquet` and `metrics.json`. A half of the survey without
     mocks like it has no rows, and `n_compared` 0.
     """
-    from cmass.networks import prediction
+    from cmass.networks import cnn3d
 
     how = params.realism
     real = survey_windows(workspace, params)
     mock = mock_windows(workspace.population, params, population.weights)
-    part = features.up_to_first_dense(
-        prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
-    )
+    network = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, dict[str, float]] = {}
     for half in HALVES:
@@ -208,7 +208,7 @@ def run(workspace: Workspace, params: Params) -> None:
             continue
         rows += compare(matched, half, how, generator(params.seed, f"realism-{half}"))
         more, p_values = compare_features(
-            matched, part, half, params, generator(params.seed, f"realism-features-{half}")
+            matched, network, half, params, generator(params.seed, f"realism-features-{half}")
         )
         rows += more
         metrics[half] |= p_values

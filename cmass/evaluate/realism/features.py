@@ -7,15 +7,11 @@ of a window before it decides on a mass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmass.evaluate.realism.matching import Matched
-
-if TYPE_CHECKING:
-    import keras
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -71,14 +67,6 @@ def matched_rows(matched: Matched, rng: np.random.Generator) -> tuple[Integers, 
         mock.append(rng.choice(theirs, n, replace=False, p=weight / weight.sum()))
     none = np.empty(0, np.int64)
     return np.concatenate([none, *real]), np.concatenate([none, *mock])
-
-
-def up_to_first_dense(network: keras.Model) -> keras.Model:
-    """The part of a network that ends with its first dense layer."""
-    import keras
-
-    dense = next(x for x in network.layers if isinstance(x, keras.layers.Dense))
-    return keras.Model(network.inputs, dense.output)
 
 
 def whiten(features: Array, n_max: int) -> Array:

@@ -77,21 +77,23 @@ def test_matched_rows_are_balanced_in_every_bin(rng):
 
 
 def test_features_are_those_of_the_first_dense_layer(tiny_run):
-    """Keras' own layer by layer, for one window; the estimate follows from them linearly."""
+    """The estimate follows from them by the two layers behind."""
     from cmass.infer import Sample, point_estimates
-    from cmass.networks import prediction
+    from cmass.networks import cnn3d, prediction
     from cmass.pretrained import from_workspace
 
     workspace, params = tiny_run
-    network = prediction.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
+    network = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     windows = survey_windows(workspace, params).select(np.arange(6))
-    part = features.up_to_first_dense(network)
-    found = prediction.predict_clouds(part, windows.clouds(), params.window, params.voxels)
+    found = prediction.predict_clouds(
+        network, windows.clouds(), params.window, params.voxels, features=True
+    )[:, 1:]
     assert found.shape == (6, 128)
     x = found
-    for layer in network.layers[-2:]:
-        weights, bias = layer.get_weights()
-        x = x @ weights.astype(float) + bias
+    assert not network.rectified
+    weights = network.get_weights()
+    for kernel, bias in (weights[-4:-2], weights[-2:]):
+        x = x @ kernel.astype(float) + bias
     n = len(windows)
     sample = Sample(
         ["a"] * n, np.zeros(n), np.zeros(n), windows.z, np.zeros(n, np.int32), windows.points,
