@@ -54,6 +54,8 @@ class Estimator(ABC):
         farther.
     seconds_in_epochs : float
         Of a fitted estimator that resumes: time in epochs, those before a break among them.
+    sections : tuple of str
+        Parameters that it reads beside those that all estimators may read.
     sources : tuple of str
         Code that its result depends on beside its own module and what all estimators share,
         relative to ``cmass/``.
@@ -64,6 +66,7 @@ class Estimator(ABC):
     reads: ClassVar[str]
     seeded: ClassVar[bool] = True
     extra: ClassVar[str] = ""
+    sections: ClassVar[tuple[str, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ()
     taken_over: bool = False
     out_of_time: bool = False

@@ -32,6 +32,7 @@ class CNN3D(PointEstimator):
     name: ClassVar[str] = "cnn3d"
     title: ClassVar[str] = "CNN 3D"
     reads: ClassVar[str] = "positions and velocities in the whole window"
+    sections: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
         "networks/cnn3d.py", "networks/compiled", "networks/engines.py",
         "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py",

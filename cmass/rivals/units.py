@@ -40,8 +40,8 @@ from cmass.workspace import Workspace
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-#: Parameters that an estimator may read, beside those under ``rivals``.
-SECTIONS = ("seed", "cosmology", "window", "voxels", "train", "posterior", "evaluate")
+#: Parameters that any estimator may read, beside those under ``rivals``.
+SECTIONS = ("seed", "cosmology", "window", "voxels", "posterior", "evaluate")
 #: Which estimators and which seeds there are is no matter to any one of them.
 _NO_MATTER = {"estimators", "seeds"}
 #: Code that every unit depends on.
@@ -150,16 +150,21 @@ def plan(workspace: Workspace, params: Params, seeds: Sequence[int] = ()) -> lis
 def _input_digests(workspace: Workspace) -> list[str]:
     files = (
         workspace.mock / "clusters", workspace.mock / "galaxies", workspace.split / "split.parquet",
-        workspace.posterior / "posterior_grid.parquet",
     )  # fmt: skip
-    return [file_digest(path) for path in files]
+    # Of the run's posteriors only their bins: another network is no reason to fit rivals again.
+    return [*map(file_digest, files), digest_of(_edges(workspace).tolist())]
+
+
+def _edges(workspace: Workspace) -> Array:
+    grid = read_table(workspace.posterior / "posterior_grid.parquet", "posterior_grid")
+    return grid_edges(grid)
 
 
 def _identity(
     kind: type[Estimator], number: int, workspace: Workspace, params: Params, inputs: list[str]
 ) -> str:
     values = params.model_dump(mode="json")
-    read = {name: values[name] for name in SECTIONS}
+    read = {name: values[name] for name in (*SECTIONS, *kind.sections)}
     rivals = {k: v for k, v in values["rivals"].items() if k not in _NO_MATTER}
     # The estimator's own module, and those of what it is derived from.
     package = Path(inspect.getfile(Estimator)).parents[1]
@@ -194,8 +199,7 @@ class Material:
         train, validation, test, evaluation = mock_windows(
             workspace, "train", "validation", "test", "evaluation"
         )
-        grid = read_table(workspace.posterior / "posterior_grid.parquet", "posterior_grid")
-        return cls(Sets(train, validation, test, workspace), evaluation, grid_edges(grid))
+        return cls(Sets(train, validation, test, workspace), evaluation, _edges(workspace))
 
 
 def make_unit(unit: Unit, material: Material) -> None:

@@ -71,6 +71,8 @@ _ALL = (
     # As the Illustris simulations have it (Vogelsberger+2014).
     Variation("wmap_9", "WMAP (Ωm 0.2726, σ8 0.809)",
               _cosmology(0.2726, 0.0456, 0.704, 0.809, 0.963)),
+    Variation("dense_linear", "linear dense layers (the paper's)",
+              {"train.dense_activation": "linear"}),
     Variation("distance_150", "nearer than 150 h⁻¹ Mpc", {"window.distance_max_mpc_h": 150.0}),
 )  # fmt: skip
 
