@@ -407,7 +407,7 @@ def test_without_the_networks_figure_8_says_so() -> None:
     empty = TABLES["rival_residuals"].arrow_schema().empty_table()
     scores = TABLES["rival_scores"].arrow_schema().empty_table()
     for figure in (rivals.dimensions(empty, scores), rivals.scatter_laws(scores),
-                   rivals.rivals_by_mass(empty)):  # fmt: skip
+                   rivals.rivals_by_mass(empty, scores)):  # fmt: skip
         assert figure.axes[0].texts[0].get_text().endswith(".")
 
 
@@ -440,7 +440,7 @@ def test_masses_beside_xray_masses() -> None:
     assert unlabelled(figure) == []
     ours, galweight, both = figure.axes
     assert "median +0.10 dex, scatter 0.00" in ours.get_title()
-    assert "median -0.05 dex" in galweight.get_title()
+    assert "median −0.05 dex" in galweight.get_title()
     # 16 of each difference, in the bins of 0.1 dex that hold +0.10 and -0.05
     heights = [[*patch.get_path().vertices[:, 1]] for patch in both.patches]
     assert [max(h) for h in heights] == [16, 16]
