@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 _SHOWN = {PLAIN: (RED, "plain (the paper's)"), RECALIBRATED: (BLUE, "recalibrated")}
 _LESS = "Part of true masses inside, less the probability"
 #: Quantities of bins whose name alone does not say what they are.
-_QUANTITY_WORDS = {"distance": "distance by redshift", "contamination": "part that are no members"}
+_QUANTITY_WORDS = {
+    "distance": "distance by redshift",
+    "contamination": "galaxies that are no members [part]",
+}
 _DIAGNOSTICS = {
     "pit": "Posterior probability below the true mass",
     "sbc": "Part of posterior draws below the true mass",

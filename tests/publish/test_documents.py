@@ -133,6 +133,7 @@ def _typed(card: str, workspace: Workspace) -> set[str]:
     known: set[str] = set()
     for v in values:
         known |= {summary.number_text(abs(v)), f"{abs(v):g}", f"{v:.0f}", f"{v:.2f}", f"{v:.1f}"}
+        known |= {f"{abs(v):.{decimals}f}" for decimals in (3, 4)}  # as many as an error asks for
     known |= _numbers(" ".join(text for _, text in summary.leaves(facts["parameters"])))
     for _, text in summary.leaves(facts["parameters"]):
         with contextlib.suppress(ValueError):
