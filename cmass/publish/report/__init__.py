@@ -155,9 +155,9 @@ def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str
             if paper is not None and not remarks:
                 remarks.append(f"paper: {text(paper)}")
             if expected is not None:
-                remarks.append(f"mocks expect: {text(expected)}")
-            remark = ", ".join(remarks)
-            tiles.append((label, f"{text(row['value'])} {row['unit']}".strip(), remark))
+                remarks.append(f"mocks\N{NO-BREAK SPACE}expect:\N{NO-BREAK SPACE}{text(expected)}")
+            number = f"{text(row['value'])} {row['unit']}".strip()
+            tiles.append((label, number, " · ".join(remarks)))
     return tiles
 
 
