@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 _SHOWN = {PLAIN: (RED, "plain (the paper's)"), RECALIBRATED: (BLUE, "recalibrated")}
 _LESS = "Part of true masses inside, less the probability"
 #: Quantities of bins whose name alone does not say what they are.
-_QUANTITY_WORDS = {
-    "distance": "distance by redshift",
-    "contamination": "galaxies that are no members [part]",
-}
+_QUANTITY_WORDS = {"distance": "distance by redshift"}
 _DIAGNOSTICS = {
     "pit": "Posterior probability below the true mass",
     "sbc": "Part of posterior draws below the true mass",
@@ -136,7 +133,7 @@ def bins(figure: Figure, table: pa.Table) -> None:
     axes.grid(False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel=f"{_LESS}, where largest", ylabel="Part of the windows (number)")
-    legend_above(axes, ncols=3)
+    legend_above(axes, ncols=3, fontsize=8, columnspacing=1.5)
 
 
 def _heading(quantity: str, unit: str) -> str:

@@ -219,14 +219,17 @@ def _ratios(
     axes.fill_between(edges, scale * (1 - band), scale * (1 + band), step="post", color=MUTED,
                       alpha=0.22, lw=0)  # fmt: skip
     axes.axhline(scale, color=INK, lw=1, ls="--")
-    axes.errorbar(middle, scale * ratio, yerr=scale * np.abs(ratio) * relative, fmt="none",
-                  color=BLUE, lw=1)  # fmt: skip
+    grown = 1.0 if statistic is None else np.abs(ratio)
+    axes.errorbar(middle, scale * ratio, yerr=scale * grown * relative, fmt="none", color=BLUE,
+                  lw=1)  # fmt: skip
     looks: tuple[tuple[Any, np.ndarray, dict[str, Any]], ...] = (
         (slice(None), beside, {"marker": "D", "ms": 2.6, "color": MUTED}),
         (agrees, ratio, {"marker": "o", "ms": 4.5, "color": BLUE}),
         (~agrees, ratio, {"marker": "o", "ms": 4.5, "mfc": "none", "color": RED}),
     )
     for own, y, style in looks:
+        if not np.isfinite(y[own]).any():
+            continue  # an empty line that is not clipped would take room
         axes.plot(
             middle[own], scale * np.clip(y[own], low, high), ls="none", clip_on=False, **style
         )

@@ -73,8 +73,14 @@ def drawn(name: str, workspace: Workspace, params: Params) -> Figure:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_axes_carry_units(released: Workspace, params: Params, name: str) -> None:
-    assert unlabelled(drawn(name, released, params)) == []
+def test_axes_carry_units_and_nothing_is_cut_off(
+    released: Workspace, params: Params, name: str
+) -> None:
+    figure = drawn(name, released, params)
+    assert unlabelled(figure) == []
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
 
 
 def test_an_axis_without_a_unit_is_found() -> None:
