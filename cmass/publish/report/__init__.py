@@ -106,7 +106,11 @@ def write_report(
         rivals=rival_rows(figures.tables(workspace)),
         rival_heads=list(RIVAL_METRICS.values()),
         glossary=glossary(params),
-        xray=summary.xray_rows(calibration, workspace.survey),
+        xray={
+            summary.subset_words(bin): summary.xray_rows(calibration, bin)
+            for bin in dict.fromkeys(calibration["bin"].to_pylist())
+            if summary.calibration_value(calibration, "xray_n_compared", bin)["value"] is not None
+        },
         xray_heads=list(summary.XRAY_METRICS.values()),
         xray_margin=params.infer.xray.margin_dex,
         massive=params.rivals.massive_log10_m200c,
