@@ -179,7 +179,8 @@ def missing_words(workspace: Workspace, section: str | None = None) -> list[str]
             continue
         for lack in one["lacks"]:
             titles, files = wanted.setdefault(lack["command"], ({}, {}))
-            titles[f"{one['paper']} ({one['title']})" if one["paper"] else one["title"]] = None
+            title = f"{one['paper']} ({one['title']})" if one["paper"] else f"“{one['title']}”"
+            titles[title] = None
             files[lack["file"]] = None
     return [
         f"{', '.join(titles)} {'lacks' if len(titles) == 1 else 'lack'} {', '.join(files)}, which "

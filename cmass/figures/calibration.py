@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from matplotlib.ticker import MaxNLocator
 
 from cmass.evaluate.proof import FLAT, PLAIN, QUANTITIES, RECALIBRATED
 from cmass.figures.house import Entry, Number, Tables, rows
-from cmass.figures.style import BLUE, INK, MUTED, RED, canvas, drawing, nothing
+from cmass.figures.style import BLUE, INK, MUTED, RED, canvas, drawing, legend_above, nothing
 from cmass.params import Params
 from cmass.tables import to_numpy
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: Posteriors drawn: colour and words.
 _SHOWN = {PLAIN: (RED, "plain (the paper's)"), RECALIBRATED: (BLUE, "recalibrated")}
 _LESS = "Part of true masses inside, less the probability"
+#: Quantities of bins whose name alone does not say what they are.
+_QUANTITY_WORDS = {"distance": "distance by redshift"}
 _DIAGNOSTICS = {
     "pit": "Posterior probability below the true mass",
     "sbc": "Part of posterior draws below the true mass",
@@ -58,7 +61,7 @@ def _deviations(axes: Axes, curves: pa.Table, half_width: float | None) -> None:
                          label="perfect: 95 % of curves whole" if side > 0 else None)  # fmt: skip
     limit = max(0.03, 1.1 * float(np.abs(axes.get_ylim()).max()))
     axes.set(xlim=(0, 1), ylim=(-limit, limit))
-    axes.legend(loc="lower left", ncols=2, fontsize=8)
+    legend_above(axes, ncols=2)
 
 
 def _half_width(scores: pa.Table) -> float | None:
@@ -84,7 +87,7 @@ def tarp(axes: Axes, curves: pa.Table) -> None:
         return nothing(axes, "No mock has a posterior: there is no TARP curve to draw.")
     _deviations(axes, own, None)
     axes.set(xlabel="Posterior probability nearer to a random mass than the truth is",
-             ylabel="Part of the windows with less, minus the probability")  # fmt: skip
+             ylabel="Part of the windows, less the probability")  # fmt: skip
 
 
 @canvas(7.4, 7.6)
@@ -128,13 +131,15 @@ def bins(figure: Figure, table: pa.Table) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(place, -0.2)
     axes.grid(False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel=f"{_LESS}, where largest", ylabel="Part of the windows (number)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.06), ncols=3, fontsize=8)
+    legend_above(axes, ncols=3, fontsize=8, columnspacing=1.5)
 
 
 def _heading(quantity: str, unit: str) -> str:
     words = {"log10(Msun/h)": r"$\log_{10}\,h^{-1}M_\odot$", "Mpc/h": r"$h^{-1}$ Mpc"}.get(unit, "")
-    return f"{quantity} [{words}]" if words else quantity
+    name = _QUANTITY_WORDS.get(quantity, quantity)
+    return f"{name} [{words}]" if words else name
 
 
 def _bar(axes: Axes, place: float, centre: float, half: float, seen: set[str]) -> None:
@@ -183,7 +188,7 @@ def _score_numbers(tables: Tables, params: Params) -> list[Number]:
             words = _SHOWN[row["posterior_kind"]][1]
             for column, what in (
                 ("tarp_error", "Largest deviation of the TARP curve"),
-                ("tarp_chance", "Chance of such a deviation"),
+                ("tarp_chance", "Perfect posteriors that deviate as far"),
             ):
                 found.append(Number(f"{what}, {words}", row[column]))
     return found
@@ -195,7 +200,8 @@ def _transform_numbers(tables: Tables, params: Params) -> list[Number]:
         if row["prior"] == FLAT and row["population"] == FLAT and row["posterior_kind"] in _SHOWN:
             words = _SHOWN[row["posterior_kind"]][1]
             for column, what in (
-                ("pit_chance", "Chance of the transforms"), ("sbc_chance", "Chance of the ranks"),
+                ("pit_chance", "Perfect posteriors with transforms as uneven"),
+                ("sbc_chance", "Perfect posteriors with ranks as uneven"),
             ):  # fmt: skip
                 found.append(Number(f"{what}, {words}", row[column]))
     return found
@@ -207,7 +213,8 @@ FIGURES = (
         ("calibration_curves", "calibration_scores", "calibration"),
         lambda t, p: coverage(t["calibration_curves"], t["calibration_scores"]),
         "Part of the evaluation windows whose true mass lies in the central interval of a level, "
-        "less the level: below zero, posteriors are too narrow. Recalibration was chosen on the "
+        "less the level: below zero, posteriors are too narrow. Plain posteriors are slices of the "
+        "joint density, as the paper takes them; recalibration corrects them and was chosen on the "
         "test set alone. The grey band holds 95 % of perfect posteriors at each level, the dotted "
         "lines 95 % of their curves whole; windows of one halo count as correlated.",
         numbers=rows("calibration", "coverage_error_max", "coverage_error_max_plain",
@@ -218,24 +225,28 @@ FIGURES = (
         "calibration_bins", "Coverage error in bins", "calibration", ("calibration_bins",),
         lambda t, p: bins(t["calibration_bins"]),
         "Largest coverage error in each bin, and what perfect posteriors would show there. In bins "
-        "of true mass and of contamination, which no observer knows, a perfect posterior is not "
-        "calibrated either: prior edges and regression to the mean move it. Number of windows in "
-        "brackets.",
+        "of true mass and of contamination (the part of the window's galaxies that are no members), "
+        "which no observer knows, a perfect posterior is not calibrated either: prior edges and "
+        "regression to the mean move it. Dotted: 0.05. Number of windows in brackets.",
+        wide=True,
     ),
     Entry(
         "calibration_transforms", "Probability integral transform and ranks", "calibration",
         ("calibration_histograms", "calibration_scores"),
         lambda t, p: transforms(t["calibration_histograms"]),
         "Left: posterior probability below the true mass. Right: rank of the true mass among draws "
-        "of the posterior (SBC, Talts+2018). Perfect posteriors give flat histograms inside the "
-        "band.",
+        "of the posterior (simulation-based calibration, SBC, Talts+2018). Perfect posteriors give "
+        "flat histograms inside the band. Numbers: the part of simulated sets of perfect posteriors "
+        "whose histogram is at least as uneven; small ones speak against the posteriors.",
         numbers=_transform_numbers, wide=True,
     ),
     Entry(
         "calibration_tarp", "TARP", "calibration", ("calibration_curves", "calibration_scores"),
         lambda t, p: tarp(t["calibration_curves"]),
-        "Tests of accuracy with random points (Lemos+2023): posterior probability nearer to a mass "
-        "drawn from the prior than the true mass is, less the diagonal.",
+        "Tests of accuracy with random points (TARP, Lemos+2023): posterior probability nearer to a "
+        "mass drawn from the prior than the true mass is, less the diagonal. Perfect posteriors stay "
+        "in the band. Errors of opposite sign in different windows, which cancel in the coverage of "
+        "all windows, need not cancel here.",
         numbers=_score_numbers,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from cmass import seeds
 from cmass.evaluate import metrics
 from cmass.evaluate.calibration import bin_number, quantile_bins
 from cmass.figures.house import Entry, Inputs, Tables
-from cmass.figures.style import BLUE, INK, MASS, RED, canvas, nothing
+from cmass.figures.style import BLUE, EPSILON, INK, MASS, RED, canvas, nothing
 from cmass.params import Params
 from cmass.tables import make_table, to_numpy
 
@@ -107,7 +107,7 @@ def by_condition(figure: Figure, table: pa.Table) -> None:
             ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000) if low[0] <= t <= high[-1]]
             axes.set_xticks(ticks, [str(t) for t in ticks])
             axes.minorticks_off()
-    panels[0].set_ylabel(r"$\epsilon = \log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]")
+    panels[0].set_ylabel(f"Mean and scatter of {EPSILON}")
     bottom, top = panels[0].get_ylim()
     panels[0].set_ylim(bottom, top + 0.15 * (top - bottom))
     panels[0].legend(loc="upper left", ncols=2)

@@ -10,14 +10,25 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from cmass.figures.house import Entry, Number, Tables, rows
-from cmass.figures.style import BLUE, CNN_MASS, INK, MUTED, RED, canvas, nothing
+from cmass.figures.style import (
+    BLUE,
+    CNN_MASS,
+    INK,
+    MASS,
+    MUTED,
+    RED,
+    canvas,
+    legend_above,
+    nothing,
+    signed,
+)
 from cmass.params import Params
 from cmass.tables import to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_XRAY_MASS = r"X-ray $\log_{10} M_{200c}$ [$h^{-1}\,M_\odot$]"
+_XRAY_MASS = f"X-ray {MASS}"
 #: What is drawn beside X-ray masses: columns of value, lower and upper end or error; label, colour.
 _BESIDE = (
     ("log10_m200c_p50", CNN_MASS, BLUE),
@@ -27,7 +38,7 @@ _BESIDE = (
 _EDGES = np.linspace(-1.5, 1.5, 31)
 
 
-@canvas(13.2, 4.4)
+@canvas(12.0, 4.2)
 def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) -> None:
     """Our masses and GalWeight's against X-ray masses (table ``xray_matches``)."""
     both = pc.and_(pc.is_valid(matches["log10_m200c_p50"]),
@@ -51,14 +62,14 @@ def beside_xray(figure: Figure, matches: pa.Table, complete_log10_m200c: float) 
         axes.set(xlim=limits, ylim=limits, xlabel=_XRAY_MASS, ylabel=label)
         axes.set_aspect("equal")
         difference = mass - xray
-        words = f"median {np.median(difference):+.2f} dex"
+        words = f"median {signed(float(np.median(difference)))} dex"
         if difference.size > 1:
             words += f", scatter {difference.std(ddof=1):.2f} dex"
         axes.set_title(words)
         last.hist(difference, _EDGES, histtype="step", lw=1.6, color=colour, label=label.split()[0])
     last.axvline(0, color=INK, lw=1, ls="--")
     last.set(xlabel=r"$\log_{10}(M/M_\mathrm{X})$ [dex]", ylabel="Clusters [per 0.1 dex]")
-    last.legend()
+    legend_above(last, ncols=2)
 
 
 def _errors(shown: pa.Table, name: str) -> np.ndarray:
@@ -94,7 +105,7 @@ FIGURES = (
         lambda t, p: beside_xray(t["xray_matches"], p.infer.xray.complete_log10_m200c),
         "Posterior medians (left) and GalWeight's masses (middle) of the same clusters against M200c "
         "from the X-ray luminosity (MCXC-II; M500c brought to M200c in h⁻¹ M☉), and both differences. "
-        "Dashed: equality; "
+        "Open symbols: clusters with a second candidate among the X-ray clusters. Dashed: equality; "
         "right of the dotted line the X-ray surveys are complete. X-ray masses scatter about the true "
         "ones by some 0.1 dex, and hydrostatic ones are 10 to 30 % low, so that equality is not what "
         "an unbiased mass would show. Differences in scatter are paired: negative where ours is "

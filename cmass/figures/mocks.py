@@ -227,8 +227,9 @@ def _dress(axes: Any, window: tuple[float, float]) -> None:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.set_xlabel(_X, labelpad=6)
     axes.set_ylabel(_Y, labelpad=6)
-    axes.set_zlabel(_V_LOS, labelpad=8)
+    axes.set_zlabel(_V_LOS, labelpad=11)
     axes.tick_params(labelsize=8, pad=1)
+    axes.tick_params(axis="z", pad=6)
     axes.view_init(elev=18, azim=-58)
     axes.set_box_aspect((1, 1, 0.9), zoom=0.94)
 

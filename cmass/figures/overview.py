@@ -10,7 +10,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from cmass.figures.posteriors import coverage, residuals
-from cmass.figures.style import STYLE
+from cmass.figures.style import CNN, STYLE
 from cmass.figures.survey import mass_function, predicted_galweight
 from cmass.params import Params
 from cmass.tables import atomic_path, read_table
@@ -32,7 +32,7 @@ def overview(
         mass_function.draw(  # type: ignore[attr-defined]
             axes[1, 1], mass_function_table, completeness_log10_m200c
         )
-        titles = ("Clusters: CNN$_{3D}$ and GalWeight", "Posteriors on mocks",
+        titles = (f"Clusters: {CNN} and GalWeight", "Posteriors on mocks",
                   "Residuals on mocks", "Mass function")  # fmt: skip
         for one, title in zip(axes.flat, titles, strict=True):
             one.set_title(title)

@@ -22,6 +22,7 @@ from cmass.figures.house import Entry, Inputs, Number, Tables, rows
 from cmass.figures.style import (
     BLUE,
     CLEAR_TO_BLUE,
+    CNN,
     CNN_MASS,
     EPSILON,
     GREEN,
@@ -232,7 +233,7 @@ def coverage(axes: Axes, table: pa.Table) -> None:
         level, low, high, color=MUTED, alpha=0.25, lw=0, label="95 % of calibrated posteriors"
     )
     axes.plot([0, 1], [0, 1], "--", color=INK, lw=1, label="ideal")
-    axes.plot(level, covered, color=BLUE, label="CNN$_{3D}$ posteriors")
+    axes.plot(level, covered, color=BLUE, label=f"{CNN} posteriors")
     axes.set(
         xlabel="Posterior probability in the interval", ylabel="Part of true masses inside",
         xlim=(0, 1), ylim=(0, 1),
@@ -334,6 +335,15 @@ def _contamination_tables(inputs: Inputs) -> dict[str, pa.Table]:
     }  # fmt: skip
 
 
+#: Distances of a neighbour (eq. 6) whose symbols the legend shows.
+_SHOWN_DISTANCES = (2, 4, 6)
+
+
+def _dot_area(distance: Any) -> Any:
+    """Area of a symbol in square points, by the distance of the neighbour (eq. 6)."""
+    return np.clip(140 / np.maximum(distance, 1) ** 2, 4, 90)
+
+
 @canvas(10.4, 4.9)
 def contaminated(figure: Figure, table: pa.Table, by_bin: pa.Table) -> None:
     """Predictions coloured by a more massive neighbour, and what it does to the residual."""
@@ -347,14 +357,16 @@ def contaminated(figure: Figure, table: pa.Table, by_bin: pa.Table) -> None:
     )
     clean = np.isnan(ratio)
     left.plot(true[clean], predicted[clean], "o", ms=2, mew=0, color=MUTED, alpha=0.35,
-              rasterized=True, label=f"none more massive ({clean.sum()})")  # fmt: skip
+              rasterized=True)  # fmt: skip
+    left.plot([], [], "o", ms=3, mew=0, color=MUTED,
+              label=f"none more massive ({clean.sum()})")  # fmt: skip
     diagonal(left, true, predicted)
     left.set(xlabel=TRUE_MASS, ylabel=CNN_MASS)
     if (~clean).any():
         order = np.argsort(ratio[~clean])
         x, y, c, d = (a[~clean][order] for a in (true, predicted, ratio, distance))
         image = left.scatter(
-            x, y, c=c, s=np.clip(140 / np.maximum(d, 1) ** 2, 4, 90), cmap=RAMP, lw=0.4,
+            x, y, c=c, s=_dot_area(d), cmap=RAMP, lw=0.4,
             edgecolors=INK, norm=LogNorm(1, max(10.0, float(c.max()))), alpha=0.9,
             rasterized=len(x) > 1500,
         )  # fmt: skip
@@ -362,7 +374,10 @@ def contaminated(figure: Figure, table: pa.Table, by_bin: pa.Table) -> None:
         bar.set_label("Mass ratio, neighbour over cluster")
         bar.outline.set_visible(False)  # type: ignore[operator]
         plain_log_ticks(bar.ax)
-    left.legend(loc="upper left")
+    for distance_shown in _SHOWN_DISTANCES:
+        left.scatter([], [], s=_dot_area(distance_shown), facecolors="none", edgecolors=INK, lw=0.6,
+                     label=f"neighbour at $d$ = {distance_shown}")  # fmt: skip
+    left.legend(loc="lower right")
     for place, (name, words) in enumerate(
         (("distance", "Phase-space distance $d$ of the neighbour (eq. 6)"),
          ("mass_ratio", "Mass ratio, neighbour over cluster"))
@@ -416,7 +431,8 @@ FIGURES = (
         "fig04_joint_density", "Joint density of prediction and truth", "proof",
         ("joint", "test_predictions"), lambda t, p: joint_density(t["joint"]),
         "Point estimate and true mass of the test mocks. A vertical slice is the posterior of a "
-        "cluster with that point estimate. Contours hold 68 % and 95 %; the dashed line is equality.",
+        "cluster with that point estimate, as the paper takes it: before recalibration. Contours "
+        "hold 68 % and 95 %; the dashed line is equality.",
         paper="Fig. 4", tables=_joint_tables, numbers=_joint_numbers,
     ),
     Entry(
@@ -446,7 +462,7 @@ FIGURES = (
         lambda t, p: contaminated(t["contamination"], t["contamination_bins"]),
         "Evaluation mocks. Left: point estimates, coloured by the mass of the most massive neighbour "
         "in the window over the cluster's own, larger symbols for nearer ones (distance in phase "
-        "space, eq. 6). Right: residual less that of windows of the same mass without such a "
+        "space, eq. 6). Right: Δε, the residual less that of windows of the same mass without such a "
         "neighbour, by distance and by mass ratio; negative where the neighbour makes the network "
         "overestimate. Points have errors of the mean, broad bars the scatter; in brackets the number "
         "of windows. Windows centred on a halo that a finder would list as part of the neighbour "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
 _FEATURES_TITLE = "Features of the network"
 #: What to know about a figure, by statistic.
 CAPTIONS = {
-    "abundance": "Rich clusters per volume, by galaxies within 1 Mpc/h and 1000 km/s of the centre: "
-    "the mass function (Tinker+2008) through the relation of number and mass. Not matched.",
-    "window_counts": "Quantiles of the number of galaxies in the window.",
+    "abundance": "Rich clusters per volume, by galaxies within 1 h⁻¹ Mpc and 1000 km/s of the "
+    "centre: the mass function (Tinker+2008) through the relation of number and mass. Here the mocks "
+    "are all of the population, not those of the survey's richness and distance.",
+    "window_counts": "Quantiles of the number of galaxies in the window: 5 % of the windows have "
+    "fewer than the first.",
     "members_by_mass": "Galaxies projected inside R200 and within 2 V200, by the mass that "
     "GalWeight's method gives from the window.",
-    "velocity_by_richness": "Quantiles of V200 by GalWeight's method in two ranges of richness: the "
-    "scatter of dynamics at fixed richness.",
-    "members_by_distance": "The same by distance: the flux limit.",
+    "velocity_by_richness": "Quantiles of V200 by GalWeight's method in two ranges of richness "
+    "(galaxies within 1 h⁻¹ Mpc and 1000 km/s): the scatter of dynamics at fixed richness.",
+    "members_by_distance": "Galaxies projected inside R200 and within 2 V200, by distance: what the "
+    "flux limit leaves of them.",
     "window_by_distance": "Galaxies in the whole window by distance.",
     "surface_density": "Stacked surface density about the adopted centre, all velocities.",
     "velocities_inside": "Stacked velocities of galaxies projected inside R200.",
@@ -43,8 +47,9 @@ CAPTIONS = {
     "clumpiness": "Close pairs over those of the same galaxies at random angles.",
     "interlopers": "Galaxies outside R200 per area and bin of |v|.",
     "centres": "Rms offset of the members' mean position and velocity from the adopted centre.",
-    FEATURES: "Two-sample test on what the network keeps of a window: the area under the curve of a "
-    "linear classifier (0.5: it cannot tell).",
+    FEATURES: "Two-sample test on what the network keeps of a window: the area under the ROC curve "
+    "of a linear classifier that is to tell mocks from the survey (0.5: it cannot; 1: it always "
+    "does).",
 }
 
 
@@ -183,6 +188,8 @@ def _values_beside(axes: Axes, rows: pa.Table) -> None:
             continue
         unit = f" {_unit_words(row['unit'])}" if row["unit"] else ""
         words = f"survey {row['real']:.3g}{unit}\nmocks {row['mock']:.3g}{unit}"
+        if row["statistic"] == FEATURES:  # one number of both, not one of each
+            words = f"{row['mock']:.3f} ± {row['real_error']:.3f}"
         axes.annotate(words, (place + 0.5, 0.97), xycoords=("data", "axes fraction"), ha="center",
                       va="top", fontsize=8)  # fmt: skip
 
@@ -190,29 +197,47 @@ def _values_beside(axes: Axes, rows: pa.Table) -> None:
 def _ratios(
     axes: Axes, statistic: Statistic | None, rows: pa.Table, other: pa.Table, agreement: float
 ) -> None:  # fmt: skip
-    """Ratios with their errors; a small diamond is the other half, an open circle disagrees."""
+    """Ratios with their errors; a small diamond is the other half, an open circle disagrees.
+
+    Points far outside are drawn at the frame, not allowed to flatten the rest. The test on
+    features has no values to divide: its area under the curve is drawn.
+    """
     real, error, mock_error, ratio = to_numpy(rows, "real", "real_error", "mock_error", "ratio")
     agrees = rows["agrees"].fill_null(True).to_numpy(zero_copy_only=False)
     middle, edges = _places(statistic, rows)
     relative = np.hypot(error, np.nan_to_num(mock_error)) / np.abs(real)
     allowed = np.maximum(np.nan_to_num(relative, nan=agreement), agreement)
     band = np.append(allowed, allowed[-1])
-    axes.fill_between(edges, 1 - band, 1 + band, step="post", color=MUTED, alpha=0.22, lw=0)
-    axes.axhline(1, color=INK, lw=1, ls="--")
+    beside = np.full(ratio.size, np.nan)
     if other.num_rows == rows.num_rows:
         (beside,) = to_numpy(other, "ratio")
-        axes.plot(middle, beside, "D", ms=2.6, color=MUTED)
-    axes.errorbar(middle, ratio, yerr=np.abs(ratio) * relative, fmt="none", color=BLUE, lw=1)
-    axes.plot(middle[agrees], ratio[agrees], "o", ms=4.5, color=BLUE)
-    axes.plot(middle[~agrees], ratio[~agrees], "o", ms=4.5, mfc="none", color=RED)
-    # Points far outside are drawn at the frame, not allowed to flatten the rest.
-    reach = float(np.nanmax(np.append(np.abs(ratio - 1), 1.3 * np.nanmin(allowed))))
+    reach = float(np.nanmax([*np.abs(ratio - 1), *np.abs(beside - 1), 1.3 * np.nanmin(allowed)]))
     reach = float(np.clip(1.35 * reach, 0.3, 1.0))
     alone = statistic is None or bool(statistic.units)
-    axes.set_ylim(1 - reach, 1 + (1.9 if alone else 1) * reach)
-    axes.set(ylabel="Mocks / survey", xlabel=_axis_words(statistic))
+    low, high = 1 - reach, 1 + (1.9 if alone else 1) * reach
+    scale = real[0] if statistic is None else 1.0
+    axes.fill_between(edges, scale * (1 - band), scale * (1 + band), step="post", color=MUTED,
+                      alpha=0.22, lw=0)  # fmt: skip
+    axes.axhline(scale, color=INK, lw=1, ls="--")
+    grown = 1.0 if statistic is None else np.abs(ratio)
+    axes.errorbar(middle, scale * ratio, yerr=scale * grown * relative, fmt="none", color=BLUE,
+                  lw=1)  # fmt: skip
+    looks: tuple[tuple[Any, np.ndarray, dict[str, Any]], ...] = (
+        (slice(None), beside, {"marker": "D", "ms": 2.6, "color": MUTED}),
+        (agrees, ratio, {"marker": "o", "ms": 4.5, "color": BLUE}),
+        (~agrees, ratio, {"marker": "o", "ms": 4.5, "mfc": "none", "color": RED}),
+    )
+    for own, y, style in looks:
+        if not np.isfinite(y[own]).any():
+            continue  # an empty line that is not clipped would take room
+        axes.plot(
+            middle[own], scale * np.clip(y[own], low, high), ls="none", clip_on=False, **style
+        )
+    axes.set_ylim(scale * low, scale * high)
+    words = "Area under the curve" if statistic is None else "Mocks / survey"
+    axes.set(ylabel=words, xlabel=_axis_words(statistic))
     if statistic is None or statistic.labels:
-        names = rows["bin"].to_pylist()
+        names = [bin_words(name) for name in rows["bin"].to_pylist()]
         crowded = sum(map(len, names)) > 40  # wider than the figure: one below the other
         axes.set_xticks(middle, [n.replace(" of ", "\n") if crowded else n for n in names])
         axes.grid(False, axis="x")
@@ -222,6 +247,12 @@ def _ratios(
         ticks = log_ticks(float(edges[0]), float(edges[-1]))
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
+
+
+def bin_words(name: str) -> str:
+    """The name of a bin for people: quantiles in per cent, ranges with a dash."""
+    name = re.sub(r"\bp(\d+)\b", r"\1 %", name).replace("R200", "R₂₀₀")
+    return re.sub(r"(?<=\d)-(?=\d)", "–", name)
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cmass.evaluate import residuals_table
@@ -29,7 +30,7 @@ from cmass.figures.style import (
     nothing,
 )
 from cmass.params import Params
-from cmass.rivals.scores import over_seeds, score
+from cmass.rivals.scores import n_seeds, over_seeds, score
 from cmass.tables import make_table, to_numpy
 
 Array = NDArray[np.float64]
@@ -105,6 +106,7 @@ def dimensions(figure: Figure, table: pa.Table, scores: pa.Table) -> None:
         residuals.draw(axes, own, colour, at_least=_BIN_MIN)  # type: ignore[attr-defined]
         scatter, _ = over_seeds(*score(scores, name, "epsilon_scatter"))
         axes.set_title(f"{title_of(name)}: scatter {scatter:.3f} dex")
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         if axes is not panels[0]:
             axes.set_ylabel("")
     lowest, highest = (
@@ -154,11 +156,11 @@ def scatter_laws(axes: Any, scores: pa.Table) -> None:
         if across[0].size > 1:
             axes.plot(across[0], up[0], mark, ms=3, mew=0, color=colour, alpha=0.5)
         axes.errorbar(x, y, xerr=x_error, yerr=y_error, fmt=mark, ms=7, color=colour, lw=1.1,
-                      capsize=2, label=title_of(name))  # fmt: skip
+                      capsize=2, label=title_of(name), clip_on=False, zorder=3)  # fmt: skip
     if not drawn:
         return nothing(axes, "No estimator has enough clusters for the scatter law.")
-    axes.plot(*_PAPER_POINT, "*", ms=13, mfc="none", mec=INK, mew=1.2,
-              label="CNN$_{3D}$ in the paper\n(mocks of Ho+2019)")  # fmt: skip
+    axes.errorbar(*_PAPER_POINT, fmt="*", ms=13, mfc="none", mec=INK, mew=1.2,
+                  label="CNN 3D of the paper\n(mocks of Ho+2019)")  # fmt: skip
     axes.set_xlim(0, 1.08 * max(axes.get_xlim()[1], 1.2 * _PAPER_POINT[0]))
     axes.set_ylim(0, 1.12 * max(axes.get_ylim()[1], 1.25 * max(_POISSON.values())))
     for words, level in _POISSON.items():
@@ -187,8 +189,11 @@ def _law_numbers(tables: Tables, params: Params) -> list[Number]:
 
 
 @canvas(7.4, 6.6)
-def rivals_by_mass(figure: Figure, table: pa.Table) -> None:
-    """Mean and scatter of the residuals of every estimator by true mass."""
+def rivals_by_mass(figure: Figure, table: pa.Table, scores: pa.Table) -> None:
+    """Mean and scatter of the residuals of every estimator by true mass, with errors.
+
+    Windows that several seeds judged are counted once in the errors.
+    """
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.25])
     shown = table.filter(pc.greater_equal(table["n"], _BIN_MIN))
     if not shown.num_rows:
@@ -197,9 +202,14 @@ def rivals_by_mass(figure: Figure, table: pa.Table) -> None:
         return
     for name in _names(shown):
         colour, mark = _LOOKS.get(name, (INK, "*"))
-        centre, mean, scatter = to_numpy(_of(shown, name), "log10_m200c_centre", "mean", "scatter")
-        upper.plot(centre, mean, mark, ls="-", ms=4, color=colour, lw=1.3, label=title_of(name))
-        lower.plot(centre, scatter, mark, ls="-", ms=4, color=colour, lw=1.3)
+        centre, mean, scatter, n = to_numpy(
+            _of(shown, name), "log10_m200c_centre", "mean", "scatter", "n"
+        )
+        windows = np.maximum(n / max(n_seeds(scores, name), 1), 1)
+        look: dict[str, Any] = {"fmt": mark, "ls": "-", "ms": 4, "color": colour, "lw": 1.3,
+                                "elinewidth": 0.8}  # fmt: skip
+        upper.errorbar(centre, mean, scatter / np.sqrt(windows), label=title_of(name), **look)
+        lower.errorbar(centre, scatter, scatter / np.sqrt(2 * windows), **look)
     upper.axhline(0, color=INK, lw=1, ls="--")
     upper.set_ylabel(r"Mean of $\epsilon$ [dex]")
     lower.set(xlabel=TRUE_MASS, ylabel=r"Scatter of $\epsilon$ [dex]")
@@ -208,7 +218,7 @@ def rivals_by_mass(figure: Figure, table: pa.Table) -> None:
 
 
 def _tables(inputs: Inputs) -> dict[str, pa.Table]:
-    width = 2 * inputs.params.figures.mass_bin_dex
+    width = inputs.params.figures.mass_bin_dex
     return {
         "rival_residuals": by_mass(inputs["rival_predictions"], width),
         "rival_scores": inputs["rival_scores"], "rival_costs": inputs["rival_costs"],
@@ -230,7 +240,8 @@ FIGURES = (
         "fig09_scatter_laws", "Errors with and without richness", "proof", _NEEDS,
         lambda t, p: scatter_laws(t["rival_scores"]),
         "Scatter σ² = σ_N² (100/N_mem) + σ₀² (eq. 7) about the best power law, on our evaluation "
-        "mocks; large symbols are means over seeds, with the errors of the windows and of the mean. The star is the paper's network on the mocks of Ho+2019, which have no clustered "
+        "mocks; large symbols are means over seeds, with the errors of the windows and of the mean. "
+        "The star is the paper's network on the mocks of Ho+2019, which have no clustered "
         "background: not the same test. Dotted: Poisson scatter at 100 members of masses from a "
         "dispersion and from a count. The paper draws CNN_1D, CNN_2D and its neural flow without "
         "printing their numbers.",
@@ -238,9 +249,10 @@ FIGURES = (
     ),
     Entry(
         "rivals_by_mass", "All estimators by true mass", "rivals", _NEEDS,
-        lambda t, p: rivals_by_mass(t["rival_residuals"]),
+        lambda t, p: rivals_by_mass(t["rival_residuals"], t["rival_scores"]),
         "Mean and standard deviation of ε = log₁₀(M_true/M_pred) of the point estimates by true mass, "
-        "all seeds together, on the same evaluation mocks.",
+        "all seeds together, on the same evaluation mocks. Error bars: the standard deviation over "
+        "√n of a mean and over √(2n) of a scatter, for the n windows of a bin.",
         tables=_tables, wide=True,
     ),
 )  # fmt: skip

@@ -66,16 +66,17 @@ CLEAR_TO_BLUE = LinearSegmentedColormap.from_list(
     "ramp", [(0.13, 0.4, 0.68, 0.0), (0.13, 0.4, 0.68, 1)]
 )
 
-MASS = r"$\log_{10} M_{200c}$ [$h^{-1}\,M_\odot$]"
+MASS = r"$\log_{10} M_\mathrm{200c}$ [$h^{-1}\,M_\odot$]"
+CNN = r"CNN$_\mathrm{3D}$"
 TRUE_MASS = f"True {MASS}"
-CNN_MASS = f"CNN$_{{3D}}$ {MASS}"
+CNN_MASS = f"{CNN} {MASS}"
 EPSILON = r"$\epsilon = \log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]"
 
 #: Beginnings of axis labels whose quantity has no unit.
 UNITLESS = (
     "Epoch", "Posterior probability", "Probability density", "Part of", "Mocks / survey",
     r"$\log_{10}(M_\mathrm{pred}/M_\mathrm{GalWeight})\;/", "Mass ratio", "Phase-space distance",
-    "Two-sample test", "Galaxies in the window",
+    "Two-sample test", "Galaxies in the window", "Area under the curve",
 )  # fmt: skip
 
 Draw = Callable[..., None]
@@ -150,6 +151,16 @@ def bands(axes: Axes, x, limits: Any, colour: str = BLUE, step: Any = None) -> N
     p2_5, p16, p84, p97_5 = limits
     for lower, upper, alpha, label in ((p2_5, p97_5, 0.15, "2σ"), (p16, p84, 0.3, "1σ")):
         axes.fill_between(x, lower, upper, color=colour, lw=0, alpha=alpha, label=label, step=step)
+
+
+def legend_above(axes: Axes, **style: Any) -> None:
+    """The legend above the axes, where no curve can run through it."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **style)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, the minus as long as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def plain_log_ticks(axes: Axes, which: str = "y") -> None:

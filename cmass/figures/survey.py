@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cmass.figures.house import Entry, Inputs, Number, Tables, rows
 from cmass.figures.style import (
     BLUE,
+    CNN,
     CNN_MASS,
     GREEN,
     INK,
@@ -23,8 +25,10 @@ from cmass.figures.style import (
     canvas,
     diagonal,
     drawing,
+    legend_above,
     nothing,
     points,
+    signed,
 )
 from cmass.params import Params
 from cmass.tables import to_numpy
@@ -91,9 +95,9 @@ def pull_histogram(axes: Axes, pulls: np.ndarray) -> None:
     if pulls.size > 1 and np.std(pulls) > 0:
         mean, deviation = float(np.mean(pulls)), float(np.std(pulls, ddof=1))
         axes.plot(t, gaussian(mean, deviation), color=RED,
-                  label=f"mean {mean:+.2f}, std {deviation:.2f}")  # fmt: skip
+                  label=f"ours: mean {signed(mean)}, std {deviation:.2f}")  # fmt: skip
     axes.plot(t, gaussian(*PAPER_PULL), ":", color=GREEN,
-              label=f"paper: {PAPER_PULL[0]:+.2f}, {PAPER_PULL[1]:.2f}")  # fmt: skip
+              label=f"paper: mean {signed(PAPER_PULL[0])}, std {PAPER_PULL[1]:.2f}")  # fmt: skip
     axes.set(
         xlabel=r"$\log_{10}(M_\mathrm{pred}/M_\mathrm{GalWeight})\;/\;\sigma_\mathrm{com}$",
         ylabel="Probability density", xlim=(-5, 5),
@@ -153,8 +157,8 @@ def offsets(axes: Axes, table: pa.Table, words: dict[str, str] | None = None) ->
         xlabel=r"$\log_{10}(M_\mathrm{pred}/M_\mathrm{GalWeight})$ [dex]",
         ylabel=r"Probability density [dex$^{-1}$]", xlim=(-1.2, 1.2),
     )  # fmt: skip
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
-    axes.legend(loc="upper left", fontsize=7.5, ncols=2)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.02)
+    legend_above(axes, ncols=2)
 
 
 def offset_words(calibration: pa.Table, survey: str) -> dict[str, str]:
@@ -171,18 +175,18 @@ def offset_words(calibration: pa.Table, survey: str) -> dict[str, str]:
         if all(row["value"] is not None for row in values):
             mean, model_mean, scatter, model_scatter = (row["value"] for row in values)
             found[half] = (
-                f"mean {mean:+.3f}, scatter {scatter:.3f}\n"
-                f"(expected {model_mean:+.3f}, {model_scatter:.3f})"
+                f"mean {signed(mean, 3)}, scatter {scatter:.3f}\n"
+                f"(expected {signed(model_mean, 3)}, {model_scatter:.3f})"
             )
     return found
 
 
 _ESTIMATORS = {
-    "cnn3d": ("CNN$_{3D}$", BLUE, "-"),
+    "cnn3d": (CNN, BLUE, "-"),
     "galweight": ("GalWeight", RED, "-"),
     "truth": ("true masses", GREEN, ":"),
     "tinker08": ("Tinker+2008", INK, "--"),
-    "expected_cnn3d": ("CNN$_{3D}$, expected", BLUE, "--"),
+    "expected_cnn3d": (f"{CNN}, expected", BLUE, "--"),
 }
 #: Estimators whose mass functions are in the table but not in the figure.
 _NOT_DRAWN = ("point", "expected_point", "expected_galweight")
@@ -252,6 +256,7 @@ def sky_map(axes: Axes, masses: pa.Table, rejected: pa.Table | None = None) -> N
         bar.outline.set_visible(False)  # type: ignore[operator]
     axes.set(xlabel="Right ascension, J2000 [deg]", ylabel="Declination, J2000 [deg]")
     axes.invert_xaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 1.5, 3, 6, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360:g}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2)
@@ -319,7 +324,7 @@ FIGURES = (
     Entry(
         "sky", "Sky map", "catalogue", ("masses", "rejected"),
         lambda t, p: sky_map(t["masses"], t["rejected"]),
-        "The selected clusters, coloured by the network's mass; larger symbols have more galaxies "
+        "The selected clusters, coloured by the network's point estimate; larger symbols have more galaxies "
         "in the window. Crosses are clusters of the source that were not selected: too far, or too "
         "close to the survey's edge. East is to the left.",
         wide=True,
@@ -329,9 +334,9 @@ FIGURES = (
         ("masses", "clusters", "comparison"),
         lambda t, p: against_galweight(t["masses"], t["clusters"]),
         "Left: posterior medians against the dynamical masses of the cluster catalogue; the dashed "
-        "line is equality. Right: difference of the two log masses over the combined error. A "
-        "perfect simulator does not give a mean of zero here: the flat prior moves it (see what the "
-        "mocks predict, below).",
+        "line is equality. Right: the pull, which is the difference of the two log masses over the "
+        "combined error. A perfect simulator does not give a mean of zero here: the flat prior moves "
+        "it. The forward model says by how much; its comparison stands under “Beyond the paper”.",
         paper="Fig. 10", wide=True,
         numbers=rows("comparison", "pull_mean", "pull_std", "n_compared", "expected_pull_mean",
                      "expected_pull_std", bin=None),

@@ -28,6 +28,8 @@ RIVAL_METRICS = {
 }  # fmt: skip
 #: Metrics of the posteriors before and after recalibration.
 _BEFORE_AFTER = ("coverage_error_max", "crps", "log_score", "width_68")
+#: Quantities of table `calibration_bins` whose name alone does not say what they are.
+_QUANTITIES = {"distance": "distance by redshift, h⁻¹ Mpc"}
 #: Conditions of table `residual_bins` in words, with the unit of their bins.
 _CONDITIONS = {
     "distance": "Comoving distance, h⁻¹ Mpc", "richness": "Galaxies in the window",
@@ -67,19 +69,13 @@ class Rival:
     seconds: str
 
 
-def with_error(value: float | None, error: float | None) -> str:
-    """A number with its error, as text."""
-    text = summary.number_text
-    return text(value) if error is None else f"{text(value)} ± {text(error)}"
-
-
 def mass_bins(calibration: pa.Table) -> list[Bin]:
     """Residuals by true mass, from table `calibration`."""
     found: dict[str, dict[str, str]] = {}
     for row in calibration.to_pylist():
         if row["metric"] in ("epsilon_mean", "epsilon_scatter") and row["bin"] != "all":
             cells = found.setdefault(row["bin"], {})
-            cells[row["metric"]] = with_error(row["value"], row["error"])
+            cells[row["metric"]] = summary.with_error(row["value"], row["error"])
     return [
         Bin(name.replace("-", "–"), "", c.get("epsilon_mean", "–"), c.get("epsilon_scatter", "–"))
         for name, c in found.items()
@@ -93,8 +89,8 @@ def condition_bins(table: pa.Table | None) -> dict[str, list[Bin]]:
         digits = "{:.0f}–{:.0f}" if row["coordinate_low"] >= 20 else "{:.2f}–{:.2f}"
         found.setdefault(_CONDITIONS[row["statistic"]], []).append(
             Bin(digits.format(row["coordinate_low"], row["coordinate_high"]), str(row["n"]),
-                with_error(row["mean"], row["error"]),
-                with_error(row["scatter"], row["scatter_error"]))
+                summary.with_error(row["mean"], row["error"]),
+                summary.with_error(row["scatter"], row["scatter_error"]))
         )  # fmt: skip
     return found
 
@@ -110,12 +106,21 @@ def before_after(calibration: pa.Table) -> list[Calibrated]:
         if plain["value"] is None or after["value"] is None:
             continue
         found.append(
-            Calibrated(summary.metric_words(metric, "all"), "",
-                       with_error(plain["value"], plain["error"]),
-                       with_error(after["value"], after["error"]),
+            Calibrated(_with_unit(summary.metric_words(metric, "all"), plain["unit"]), "",
+                       summary.with_error(plain["value"], plain["error"]),
+                       summary.with_error(after["value"], after["error"]),
                        summary.number_text(perfect["value"]))
         )  # fmt: skip
     return found
+
+
+def _with_unit(words: str, unit: str) -> str:
+    return f"{words}, {unit}" if unit else words
+
+
+def _count(n: int, what: str) -> str:
+    """A number of things, as 1 cluster and 2 clusters."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def coverage_in_bins(table: pa.Table | None) -> dict[str, list[Calibrated]]:
@@ -127,8 +132,9 @@ def coverage_in_bins(table: pa.Table | None) -> dict[str, list[Calibrated]]:
         if row["posterior_kind"] != "recalibrated" or row["quantity"] == "all":
             continue
         before = plain.get((row["quantity"], row["bin"]), {})
-        found.setdefault(row["quantity"], []).append(
-            Calibrated(row["bin"], str(row["n"]),
+        quantity = _QUANTITIES.get(row["quantity"], row["quantity"])
+        found.setdefault(quantity, []).append(
+            Calibrated(row["bin"].replace("-", "–"), str(row["n"]),
                        summary.number_text(before.get("coverage_error")),
                        summary.number_text(row["coverage_error"]),
                        summary.number_text(row["perfect_error_high"]))
@@ -150,7 +156,7 @@ def rival_rows(evidence: Tables) -> list[Rival]:
             costs.setdefault(row["estimator"], row)
     found = []
     for name in estimators_by_scatter(scores):
-        values = [with_error(*over_seeds(*score(scores, name, m))) for m in RIVAL_METRICS]
+        values = [summary.with_error(*over_seeds(*score(scores, name, m))) for m in RIVAL_METRICS]
         cost = costs.get(name, {})
         found.append(
             Rival(title_of(name), values, str(n_seeds(scores, name)),
@@ -163,7 +169,6 @@ def rival_rows(evidence: Tables) -> list[Rival]:
 def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) -> list[str]:
     """Where the masses are known to fail, each a sentence with its numbers."""
     found = []
-    text = summary.number_text
     if "contamination" in evidence:
         table, bins = evidence["contamination"], evidence["contamination_bins"].to_pylist()
         near = table.num_rows - table["contaminant_mass_ratio"].null_count
@@ -173,7 +178,7 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
         )
         known = [b for b in bins if b["statistic"] == "mass_ratio" and b["error"] is not None]
         if known:
-            parts = [f"{text(b['mean'])} ± {text(b['error'])} dex {_ratio(b)}" for b in known]
+            parts = [f"{summary.with_error(b['mean'], b['error'])} dex {_ratio(b)}" for b in known]
             words += (
                 ". Residual less that of clean windows of the same mass (negative: the mass is "
                 "overestimated): " + ", ".join(parts)
@@ -185,9 +190,9 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
         flags[name] for name in ("posterior_at_edge", "unlike_mocks", "two_clusters")
     )
     found.append(
-        f"**Odd windows.** {unlike.count} of the {n} clusters of this release lie farther from every "
-        f"mock than mocks do (flag {unlike.value}), and {double.count} have a second structure in the "
-        f"window (flag {double.value}). A flag that is not set is no certificate: what makes another "
+        f"**Odd windows.** Of the {_count(n, 'cluster')} of this release, {unlike.count} lie farther "
+        f"from every mock than mocks do (flag {unlike.value}), and {double.count} show a second "
+        f"structure in the window (flag {double.value}). A flag that is not set is no certificate: what makes another "
         "plausible cluster, such as wrong velocities, is not seen."
     )
     found.append(
@@ -200,15 +205,15 @@ def failure_modes(tables: Tables, evidence: Tables, facts: Mapping[str, Any]) ->
             "**Ends of the mass range.** Estimates tend towards the middle of the training range. Mean ε "
             "(negative: the mass is overestimated) is "
             f"{bins[0].mean} dex at log₁₀ M {bins[0].words} and {bins[-1].mean} dex at "
-            f"{bins[-1].words}. The posteriors contain it, the point estimates do not."
+            f"{bins[-1].words}. The posteriors allow for it on average, the point estimates do not."
         )
     outside = [flags["below_calibrated_range"], flags["above_calibrated_range"],
                flags["redshift_outside_training"]]  # fmt: skip
     found.append(
         "**Outside the range.** A point estimate beyond those of all test mocks has no posterior "
-        f"({outside[0].count} clusters below, {outside[1].count} above); {outside[2].count} clusters "
-        f"lie at distances, and {flags['unlike_training'].count} have numbers of galaxies, that the "
-        "mocks do not cover."
+        f"({_count(outside[0].count, 'cluster')} below, {outside[1].count} above). Distances that the "
+        f"mocks do not cover: {_count(outside[2].count, 'cluster')}; numbers of galaxies that they do "
+        f"not cover: {_count(flags['unlike_training'].count, 'cluster')}."
     )
     return found
 
@@ -219,6 +224,13 @@ def _ratio(row: Mapping[str, Any]) -> str:
     if high is None:
         return f"beyond mass ratio {low:g} ({of})"
     return f"at mass ratio {low:g}–{high:g} ({of})"
+
+
+def _is_of_survey(metric: str) -> bool:
+    """Whether the card lists a number of the survey; estimators beside X-ray masses have a table."""
+    if metric.startswith(("n_flag_", "xray_n_pairs", "virial", "n_without")):
+        return False
+    return not metric.startswith("xray_") or metric in summary.METRIC_WORDS
 
 
 def model_card(
@@ -260,8 +272,10 @@ def model_card(
         mass_bins=mass_bins(tables["calibration"]),
         conditions=condition_bins(evidence.get("residual_bins")),
         rivals=rival_rows(evidence), rival_heads=list(RIVAL_METRICS.values()),
-        real=[r for r in rows if r.bin == survey
-              and not r.metric.startswith(("n_flag_", "xray_n_pairs", "virial", "n_without"))],
+        real=[r for r in rows if r.bin == survey and _is_of_survey(r.metric)],
+        xray=summary.xray_rows(tables["calibration"], survey),
+        xray_heads=list(summary.XRAY_METRICS.values()),
+        xray_margin=facts["parameters"]["infer"]["xray"]["margin_dex"],
         failures=failure_modes(tables, evidence, facts),
         sets=evidence["mass_distributions"].to_pandas().groupby("set")["n"].sum().to_dict()
         if "mass_distributions" in evidence else {},

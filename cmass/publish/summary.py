@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,10 @@ METRIC_WORDS = {
     "coverage_error_bin_max_perfect": "95 % of perfect posteriors stay below in all bins",
     "crps": "Continuous ranked probability score",
     "crps_plain": "Continuous ranked probability score, plain posterior",
-    "crps_gain": "Gain of that score by recalibration",
-    "log_score": "Mean log posterior density at the truth, nats",
-    "log_score_plain": "Mean log posterior density at the truth, plain posterior, nats",
-    "log_score_gain": "Gain of that score by recalibration, nats",
+    "crps_gain": "Gain of the ranked probability score by recalibration",
+    "log_score": "Mean log posterior density at the truth",
+    "log_score_plain": "Mean log posterior density at the truth, plain posterior",
+    "log_score_gain": "Gain of the log posterior density by recalibration",
     "width_68": "Mean width of the central 68 %",
     "width_68_plain": "Mean width of the central 68 %, plain posterior",
     "n_compared": "Clusters compared with GalWeight",
@@ -68,7 +69,7 @@ METRIC_WORDS = {
     "virial_offset_median": "Virial mass over GalWeight's: median of log₁₀",
     "virial_scatter": "Virial mass over GalWeight's: scatter of log₁₀",
     "virial_scatter_robust": "Virial mass over GalWeight's: robust scatter of log₁₀",
-    "virial_failed": "Clusters whose virial mass is over 0.4 dex off GalWeight's",
+    "virial_failed": "Part of the clusters whose virial mass is over 0.4 dex off GalWeight's",
     "n_without_virial": "Clusters without a virial mass",
     "n_above_tinker08": "Haloes, Tinker+2008",
     "n_above_point": "Clusters by the network's estimate",
@@ -86,7 +87,7 @@ METRIC_WORDS = {
     "chance_above_galweight": "Poisson chance, GalWeight",
     "selection": "Clusters of the survey over those of the mass function",
     **{
-        f"{prefix}galweight_offset_{end}": f"{percent} of log₁₀(M_pred/M_GalWeight){words}"
+        f"{prefix}galweight_offset_{end}": f"{percent} quantile of log₁₀(M_pred/M_GalWeight){words}"
         for prefix, words in (("", ""), ("expected_", " that the forward model expects"))
         for end, percent in (
             ("p2_5", "2.3 %"),
@@ -160,17 +161,72 @@ def number_text(value: float | None, *, count: bool = False) -> str:
     return text.replace("-", "−", 1) if value < 0 else text
 
 
+def pair_text(value: float | None, error: float | None) -> tuple[str, str]:
+    """A value and its error, both with the decimals that the error asks for, three at least."""
+    pair = [x for x in (value, error) if x is not None and np.isfinite(x)]
+    if value is None or not error or len(pair) < 2 or abs(value) >= 1000:
+        return number_text(value), number_text(error)
+    decimals = 3 if error >= 0.0005 else math.ceil(-math.log10(error))
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−", 1), f"{error:.{decimals}f}"
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """A value with its error behind ±, where it has one."""
+    return number_text(value) if error is None else " ± ".join(pair_text(value, error))
+
+
+#: Smallest chance that is written out.
+_CHANCE_MIN = 0.001
+
+
+def _value_text(metric: str, value: float | None, error: float | None) -> str:
+    """A metric's value: counts whole, expected counts with a decimal, tiny chances as bounds."""
+    if value is not None and metric.startswith("expected_n_"):
+        return f"{value:.1f}"
+    if value is not None and value < _CHANCE_MIN and "chance" in metric.split("_"):
+        return f"< {_CHANCE_MIN:g}"
+    if metric.startswith("n_"):
+        return number_text(value, count=True)
+    return pair_text(value, error)[0]
+
+
 def numbers(calibration: pa.Table) -> list[Number]:
     """Rows of table `calibration` in words, in the table's order."""
     return [
         Number(
-            metric_words(row["metric"], row["bin"]),
-            row["metric"], row["bin"], number_text(row["value"], count=row["metric"].startswith("n_")),
-            number_text(row["error"]),
+            metric_words(row["metric"], row["bin"]), row["metric"], row["bin"],
+            _value_text(row["metric"], row["value"], row["error"]),
+            pair_text(row["value"], row["error"])[1],
             number_text(row["paper_value"]), row["unit"],
         )
         for row in calibration.to_pylist()
     ]  # fmt: skip
+
+
+#: Subsets of table `calibration` whose name does not say what they are; ends of a survey's name.
+_SUBSET_WORDS = {"all": "evaluation mocks", "sigma_m": "σ–M", "cnn3d": "CNN₃D"}
+_SUBSET_ENDS = {
+    "_even": "even clusters, which calibrated the simulator", "_odd": "odd clusters",
+    "_unambiguous": "one X-ray candidate",
+}  # fmt: skip
+
+
+def subset_words(name: str) -> str:
+    """What a row of table `calibration` is of."""
+    if name in _SUBSET_WORDS:
+        return _SUBSET_WORDS[name]
+    for end, words in _SUBSET_ENDS.items():
+        if name.endswith(end):
+            return f"{name.removesuffix(end)}: {words}"
+    survey, above, limit = name.partition("_above_")
+    if above:
+        return f"{survey}: X-ray mass above 10^{limit} h⁻¹ M☉"
+    if name.startswith("above "):
+        return f"mass above 10^{name.removeprefix('above ')} h⁻¹ M☉"
+    return name.replace("-", "–")
 
 
 def metric_words(metric: str, bin: str) -> str:
@@ -186,10 +242,60 @@ def metric_words(metric: str, bin: str) -> str:
     return METRIC_WORDS.get(metric, metric.replace("_", " ").capitalize())
 
 
+#: Statistics of an estimator beside X-ray masses, with the heads of their columns.
+XRAY_METRICS = {
+    "offset": "median offset", "scatter": "scatter", "scatter_robust": "robust scatter",
+    "slope_major_axis": "slope", "abs_offset_beyond_galweight": "offset’s size less GalWeight’s",
+    "scatter_about_line_beyond_galweight": "scatter about the line less GalWeight’s",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class XrayRow:
+    """One estimator beside X-ray masses: the values of `XRAY_METRICS`, and whether it is no worse."""
+
+    title: str
+    values: list[str]
+    shown_not_worse: str
+
+
+def xray_rows(calibration: pa.Table, bin: str) -> list[XrayRow]:
+    """Estimators beside X-ray masses, from table `calibration`; empty where none was compared.
+
+    `shown_not_worse` is of offset and scatter about the line together, beside GalWeight's.
+    """
+    rows = {r["metric"]: r for r in calibration.to_pylist() if r["bin"] == bin}
+    found = []
+    for metric in rows:
+        name = metric.removeprefix("xray_offset_")
+        if name == metric:
+            continue
+        cells = [rows.get(f"xray_{statistic}_{name}") for statistic in XRAY_METRICS]
+        shown = rows.get(f"xray_shown_not_worse_{name}")
+        found.append(
+            XrayRow(
+                estimator_words(name),
+                [with_error(c["value"], c["error"]) if c else "–" for c in cells],
+                "–" if shown is None else "yes" if shown["value"] else "no",
+            )
+        )
+    return found
+
+
+def estimator_words(name: str) -> str:
+    """An estimator's name for people; ``rival_`` stands before those that are ours as well."""
+    from cmass.figures.rivals import title_of
+
+    if name in ESTIMATOR_WORDS:
+        return ESTIMATOR_WORDS[name]
+    words = title_of(name.removeprefix("rival_"))
+    return f"{words} as a rival (plain posterior)" if name.startswith("rival_") else words
+
+
 #: What of an estimator is compared with X-ray masses; longer names first.
 _XRAY_WORDS = {
     "n_compared_": "clusters compared", "not_worse_": "scatter not above GalWeight’s (1: yes)",
-    "abs_offset_beyond_galweight_": "|offset| less GalWeight’s",
+    "abs_offset_beyond_galweight_": "offset’s size less GalWeight’s",
     "shown_not_worse_": "shown not to be worse than GalWeight (1: yes)",
     "scatter_about_line_beyond_galweight_": "scatter about the line less GalWeight’s",
     "scatter_robust_beyond_galweight_": "robust scatter less GalWeight’s",
@@ -203,8 +309,7 @@ _XRAY_WORDS = {
 def _xray_words(rest: str) -> str:
     for start, words in _XRAY_WORDS.items():
         if rest.startswith(start):
-            name = ESTIMATOR_WORDS.get(rest.removeprefix(start), rest.removeprefix(start))
-            return f"{name} against X-ray: {words}"
+            return f"{estimator_words(rest.removeprefix(start))} against X-ray: {words}"
     return f"X-ray: {rest.replace('_', ' ')}"
 
 

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from cmass.columns import TABLES
-from cmass.figures import calibration, mocks, posteriors, survey
+from cmass.figures import calibration, mocks, posteriors, rivals, survey
 from cmass.figures.overview import overview
+from cmass.figures.style import CNN, signed
 from cmass.tables import make_table, read_table
 from cmass.workspace import Workspace
 
@@ -83,7 +84,7 @@ def test_pull_histogram_counts_and_normalises() -> None:
     words = [text.get_text() for text in legend.get_texts()]
     assert "4000 clusters" in words
     # mean and deviation of 4000 draws: errors 0.017 and 0.012, two decimals are shown
-    fitted = next(w for w in words if w.startswith("mean"))
+    fitted = next(w for w in words if w.startswith("ours: mean"))
     mean, deviation = (float(w.split()[-1]) for w in fitted.split(","))
     assert mean == pytest.approx(0.2, abs=0.06)
     assert deviation == pytest.approx(1.1, abs=0.05)
@@ -114,7 +115,7 @@ def test_mass_function_draws_what_is_expected_and_leaves_point_estimates_out(pro
     columns = {name: np.concatenate([table[name], *(m[name] for m in more)]) for name in table}
     axes = survey.mass_function(make_table("mass_function", columns)).axes[0]
     _, labels = axes.get_legend_handles_labels()
-    assert "CNN$_{3D}$, expected" in labels
+    assert f"{CNN}, expected" in labels
     assert not any("point" in label for label in labels)
 
 
@@ -139,6 +140,17 @@ def test_the_map_is_cut_where_no_cluster_lies(products) -> None:
     assert left > right  # east to the left
     assert left - right < 70
     assert axes.xaxis.get_major_formatter()(365, 0) == "5"
+
+
+def test_ticks_of_a_map_of_the_whole_sky_meet_at_zero(products) -> None:
+    # every 30 deg: those beyond 360 are 30, 60, not 40, 90
+    masses = products["masses"]
+    ra = np.linspace(110, 420, masses.num_rows) % 360
+    axes = survey.sky_map(masses.set_column(masses.column_names.index("ra"), "ra", pa.array(ra)))
+    axes = axes.axes[0]
+    ticks = axes.xaxis.get_major_locator()()
+    assert {360.0, 390.0} <= set(ticks)
+    assert np.all(ticks % 30 == 0)
 
 
 def test_contours_hold_their_part_of_a_gaussian() -> None:
@@ -193,3 +205,49 @@ def test_coverage_is_drawn_less_its_level(released: Workspace) -> None:
     drawn = next(line for line in axes.lines if line.get_label().startswith("plain"))
     np.testing.assert_allclose(drawn.get_ydata(), [r["coverage"] - r["level"] for r in rows])
     assert min(drawn.get_ydata()) < -0.05  # the toy is too narrow
+
+
+@pytest.mark.parametrize("draw", [calibration.coverage, calibration.tarp])
+def test_no_curve_runs_through_the_legend(released: Workspace, draw) -> None:
+    names = ("calibration_curves", "calibration_scores")[: len(CASES[draw])]
+    figure = draw(*(read_table(released.evaluation / f"{n}.parquet", n) for n in names))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
+
+
+def test_symbols_in_the_legend_are_as_large_as_those_drawn() -> None:
+    distance = np.array([2.0, 4.0, 6.0])
+    table = make_table("contamination", {
+        "cluster_id": ["a", "b", "c"], "halo_id": np.arange(3),
+        "log10_m200c_true": [14.0, 14.2, 14.4], "log10_m200c": [14.1, 14.3, 14.5],
+        "contaminant_mass_ratio": [2.0, 3.0, 4.0], "contaminant_distance": distance,
+    })  # fmt: skip
+    axes = posteriors.contaminated(table, _empty("contamination_bins")).axes[0]
+    drawn, *shown = (c.get_sizes() for c in axes.collections)
+    assert list(drawn) == [float(s[0]) for s in shown]
+
+
+def test_errors_of_rivals_count_each_window_once() -> None:
+    """Three seeds see the same windows: their errors are those of one."""
+    columns = {
+        "log10_m200c_low": [14.0, 14.1], "log10_m200c_centre": [14.05, 14.15],
+        "log10_m200c_high": [14.1, 14.2], "n": [300, 300], "mean": [0.0, 0.1],
+        "scatter": [0.2, 0.2],
+        **{name: [0.0, 0.0] for name in ("p2_5", "p16", "p50", "p84", "p97_5")},
+    }  # fmt: skip
+    table = make_table("rival_residuals", {"estimator": ["cnn3d", "cnn3d"], **columns})
+    scores = make_table("rival_scores", {
+        "estimator": ["cnn3d"] * 3, "seed": [1, 2, 3], "metric": ["epsilon_scatter"] * 3,
+        "value": [0.2] * 3, "error": [0.01] * 3, "unit": ["dex"] * 3,
+    })  # fmt: skip
+    upper, lower = rivals.rivals_by_mass(table, scores).axes
+    for axes, n in ((upper, 100), (lower, 200)):
+        (bars,) = axes.containers[0].lines[2]
+        heights = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+        np.testing.assert_allclose(heights, 0.2 / np.sqrt(n))
+
+
+def test_a_minus_is_a_minus() -> None:
+    assert [signed(x) for x in (-0.02, 0.2)] == ["−0.02", "+0.20"]
+    assert signed(-0.0321, 3) == "−0.032"

@@ -73,8 +73,14 @@ def drawn(name: str, workspace: Workspace, params: Params) -> Figure:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_axes_carry_units(released: Workspace, params: Params, name: str) -> None:
-    assert unlabelled(drawn(name, released, params)) == []
+def test_axes_carry_units_and_nothing_is_cut_off(
+    released: Workspace, params: Params, name: str
+) -> None:
+    figure = drawn(name, released, params)
+    assert unlabelled(figure) == []
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
 
 
 def test_an_axis_without_a_unit_is_found() -> None:
@@ -407,7 +413,7 @@ def test_without_the_networks_figure_8_says_so() -> None:
     empty = TABLES["rival_residuals"].arrow_schema().empty_table()
     scores = TABLES["rival_scores"].arrow_schema().empty_table()
     for figure in (rivals.dimensions(empty, scores), rivals.scatter_laws(scores),
-                   rivals.rivals_by_mass(empty)):  # fmt: skip
+                   rivals.rivals_by_mass(empty, scores)):  # fmt: skip
         assert figure.axes[0].texts[0].get_text().endswith(".")
 
 
@@ -440,7 +446,7 @@ def test_masses_beside_xray_masses() -> None:
     assert unlabelled(figure) == []
     ours, galweight, both = figure.axes
     assert "median +0.10 dex, scatter 0.00" in ours.get_title()
-    assert "median -0.05 dex" in galweight.get_title()
+    assert "median −0.05 dex" in galweight.get_title()
     # 16 of each difference, in the bins of 0.1 dex that hold +0.10 and -0.05
     heights = [[*patch.get_path().vertices[:, 1]] for patch in both.patches]
     assert [max(h) for h in heights] == [16, 16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from matplotlib.colors import to_hex
@@ -50,12 +51,47 @@ def test_every_statistic_has_a_figure_that_marks_what_disagrees(table, name):
     ]  # fmt: skip
     assert [to_hex(line.get_color()) for line in open_circles] == [RED]
     assert len(open_circles[0].get_xdata()) == 1
-    assert ratio.get_ylabel() == "Mocks / survey"
+    words = "Area under the curve" if name == FEATURES else "Mocks / survey"
+    assert ratio.get_ylabel() == words
     if name in STATISTICS and not STATISTICS[name].units:
         assert figure.axes[0].get_ylabel().startswith(STATISTICS[name].value)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_no_point_is_lost_outside_the_frame(table):
+    """The calibration half, three times what the survey shows, is drawn at the frame."""
+    ratio, half = (table[c].to_pylist() for c in ("ratio", "half"))
+    far = [3.0 if h == "even" and r is not None else r for r, h in zip(ratio, half, strict=True)]
+    table = table.set_column(table.column_names.index("ratio"), "ratio", pa.array(far))
+    for name in ("clumpiness", "velocities_around"):
+        axes = realism.statistic_figure(table, name).axes[-1]
+        low, high = axes.get_ylim()
+        for line in axes.lines:
+            if line.get_marker() in ("D", "o"):
+                values = np.asarray(line.get_ydata())
+                assert np.all((values >= low) & (values <= high))
+        (diamonds,) = (line for line in axes.lines if line.get_marker() == "D")
+        assert np.allclose(diamonds.get_ydata(), high)
+
+
+def test_the_test_on_features_shows_its_own_number(table):
+    """The area under the curve is one number of both, not one of the survey and one of mocks."""
+    axes = realism.statistic_figure(table, FEATURES).axes[-1]
+    rows = [r for r in table.to_pylist() if r["statistic"] == FEATURES and r["half"] == "odd"]
+    drawn = [y for line in axes.lines if line.get_marker() == "o" for y in line.get_ydata()]
+    expected = [rows[0]["real"] * r["ratio"] for r in rows]
+    assert sorted(drawn) == pytest.approx(sorted(expected))
+    assert "survey" not in axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("p16 of 25-40", "16 % of 25–40"), ("1-2 R200", "1–2 R₂₀₀"), ("p95", "95 %"), ("x", "x")],
+)
+def test_bins_are_named_for_people(name, words):
+    assert realism.bin_words(name) == words
 
 
 def test_a_half_without_rows_says_so(table):

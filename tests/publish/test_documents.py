@@ -88,8 +88,17 @@ def test_model_card_gives_the_numbers_and_the_warning(card: str) -> None:
 
 
 def _numbers(text: str) -> set[str]:
-    """Numbers in a text; names, code, citations and exponents of ten are none."""
-    for name in (r"`[^`]*`", r"arXiv:\S+", r"et al\. \d+", r"M200c?", r"10\^", r"\S*[a-z_]\d\S*"):
+    """Numbers in a text; names, versions, code, citations and exponents of ten are none."""
+    version = r"\d{4}\.\d{2}\.\d{2}-[0-9a-f]{8}"  # also one without a letter
+    for name in (
+        version,
+        r"`[^`]*`",
+        r"arXiv:\S+",
+        r"et al\. \d+",
+        r"M200c?",
+        r"10\^",
+        r"\S*[a-z_]\d\S*",
+    ):
         text = re.sub(name, " ", text)
     return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])", text))
 
@@ -133,6 +142,7 @@ def _typed(card: str, workspace: Workspace) -> set[str]:
     known: set[str] = set()
     for v in values:
         known |= {summary.number_text(abs(v)), f"{abs(v):g}", f"{v:.0f}", f"{v:.2f}", f"{v:.1f}"}
+        known |= {f"{abs(v):.{decimals}f}" for decimals in (3, 4)}  # as many as an error asks for
     known |= _numbers(" ".join(text for _, text in summary.leaves(facts["parameters"])))
     for _, text in summary.leaves(facts["parameters"]):
         with contextlib.suppress(ValueError):

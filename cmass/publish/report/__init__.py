@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,17 @@ def write_report(
         Provenance, as `cmass.publish.provenance.gather` gives it with the version added.
     """
     import jinja2
+    import markupsafe
 
     from cmass import figures
     from cmass.figures.style import DARK, PALETTE
     from cmass.publish.model_card import RIVAL_METRICS, rival_rows
+    from cmass.publish.report.words import glossary
+
+    def code(words: str) -> markupsafe.Markup:
+        """Words between backticks as code."""
+        escaped = str(markupsafe.escape(words))
+        return markupsafe.Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escaped))
 
     masses, calibration = tables["masses"], tables["calibration"]
     expectations = workspace.raw / "expectations.json"
@@ -82,7 +90,9 @@ def write_report(
         loader=jinja2.PackageLoader("cmass.publish.report", "."), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.filters |= {"code": code, "subset": summary.subset_words}
     numbers = summary.numbers(calibration)
+    numbers = [n for n in numbers if not n.metric.startswith(("n_flag_", "xray_"))]
     main = ("all", workspace.survey, "cnn3d", "sigma_m")  # the rest are bins of mass
     text = environment.get_template("report.html.jinja2").render(
         title=params.publish.title,
@@ -95,10 +105,16 @@ def write_report(
         realism_scores=_realism_scores(workspace, params),
         rivals=rival_rows(figures.tables(workspace)),
         rival_heads=list(RIVAL_METRICS.values()),
+        glossary=glossary(params),
+        xray={
+            summary.subset_words(bin): summary.xray_rows(calibration, bin)
+            for bin in dict.fromkeys(calibration["bin"].to_pylist())
+            if summary.calibration_value(calibration, "xray_n_compared", bin)["value"] is not None
+        },
+        xray_heads=list(summary.XRAY_METRICS.values()),
+        xray_margin=params.infer.xray.margin_dex,
         massive=params.rivals.massive_log10_m200c,
-        numbers=[
-            n for n in numbers if n.bin in main and not n.metric.startswith(("n_flag_", "xray_"))
-        ],
+        numbers=[n for n in numbers if n.bin in main],
         numbers_by_bin=[n for n in numbers if n.bin not in main],
         flags=summary.flag_counts(masses),
         expectations=expectation_rows(read_json(expectations)) if expectations.exists() else [],
@@ -138,10 +154,14 @@ def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str
         row = summary.calibration_value(calibration, metric, bin)
         if row["value"] is not None:
             paper = row["paper_value"]
-            remark = _coverage_words(row) if metric == "coverage_68" else ""
-            if paper is not None and not remark:
-                remark = f"paper: {text(paper)}"
-            tiles.append((label, f"{text(row['value'])} {row['unit']}".strip(), remark))
+            expected = summary.calibration_value(calibration, f"expected_{metric}", bin)["value"]
+            remarks = [_coverage_words(row)] if metric == "coverage_68" else []
+            if paper is not None and not remarks:
+                remarks.append(f"paper: {text(paper)}")
+            if expected is not None:
+                remarks.append(f"mocks\N{NO-BREAK SPACE}expect:\N{NO-BREAK SPACE}{text(expected)}")
+            number = f"{text(row['value'])} {row['unit']}".strip()
+            tiles.append((label, number, " · ".join(remarks)))
     return tiles
 
 
@@ -189,15 +209,13 @@ def alone(panels: list[Panel]) -> list[Panel]:
 
 def _figure_number(number: dict[str, Any]) -> FigureNumber:
     """A number of figures.json as text."""
-    text, unit = summary.number_text, unit_words(number["unit"])
+    unit = unit_words(number["unit"])
 
     def with_unit(words: str) -> str:
         return f"{words} {unit}".strip()
 
-    ours = text(number["value"])
-    if number["error"] is not None:
-        ours += f" ± {text(number['error'])}"
-    paper = "" if number["paper"] is None else with_unit(text(number["paper"]))
+    ours = summary.with_error(number["value"], number["error"])
+    paper = "" if number["paper"] is None else with_unit(summary.number_text(number["paper"]))
     source = number["source"] if paper else ""
     return FigureNumber(number["words"], with_unit(ours), paper, source)
 

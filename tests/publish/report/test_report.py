@@ -95,12 +95,21 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
 
 def test_numbers_flags_checks_and_provenance_are_told(page: Page) -> None:
     for words in (
-        "Scatter of ε all 0.158 0.003 0.160 dex", "Clusters with a mass 38 of 40 selected",
+        "Scatter of ε evaluation mocks 0.158 0.003 0.160 dex", "Clusters with a mass 38 of 40 selected",
         "Mean pull against GalWeight 0.110 paper: −0.020", "All 1 expectations held",
         "clusters.licence CC0", "voxels.kappa 0.175", "Not for science", "Simulated sky",
     ):  # fmt: skip
         assert words in page.text, words
     assert f"too_few_galaxies {FLAGS['too_few_galaxies'].words} 2" in page.text
+
+
+def test_words_are_explained_and_commands_are_code(page: Page) -> None:
+    assert "Words used on this page" in page.text
+    terms = [tag for tag, _ in page.tags if tag == "dt"]
+    assert len(terms) > 20  # of the glossary, and of the tiles
+    for words in ("Window The galaxies within 4 h⁻¹ Mpc", "flat in log mass from 13.5"):
+        assert words in page.text, words
+    assert "`" not in page.text
 
 
 def test_drawings_follow_the_page_colours(file: Path) -> None:
@@ -130,9 +139,9 @@ def test_a_survey_without_any_mass_has_a_report(make_workspace, monkeypatch, sur
     page = Page((workspace.releases / "latest" / "report.html").read_text(encoding="utf-8"))
     assert [a["id"] for tag, a in page.tags if tag == "figure"] == [e.name for e in some[:-1]]
     for words in ("nothing to compare.", "there are no pulls.", "no mass function to draw.",
-                  "Not here: Clumpiness lacks"):  # fmt: skip
+                  "Not here: “Clumpiness” lacks"):  # fmt: skip
         assert words in page.text
-    assert "`cmass realism` makes" in page.text
+    assert "cmass realism makes" in page.text
     assert ("Simulated sky" in page.text) == (survey == "embedded")
 
 
