@@ -400,8 +400,8 @@ class VoxelParams(_Section):
     clusters_per_shard: int = _f(500, "clusters in one shard file", ge=1)
 
 
-class TrainParams(_Section):
-    """Training of CNN_3D (SPEC section 5)."""
+class StepParams(_Section):
+    """Steps of Adam over batches, and when they end."""
 
     learning_rate: float = _f(1e-3, "Adam's first rate (paper: 1e-4, code: 5e-5)", gt=0)
     learning_rate_final: float = _f(2e-5, "rate at the last epoch, cosine decay", ge=0)
@@ -411,6 +411,11 @@ class TrainParams(_Section):
     epochs: int = _f(10, "most epochs (paper: about 50)", ge=1)
     patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
+
+
+class TrainParams(StepParams):
+    """Training of CNN_3D (SPEC section 5)."""
+
     dense_activation: Literal["relu", "linear"] = _f(
         "relu", "of the two hidden dense layers (paper: linear)"
     )
@@ -589,7 +594,7 @@ class InferParams(_Section):
     xray: XrayParams = XrayParams()
 
 
-class RivalTrainingParams(TrainParams):
+class RivalTrainingParams(StepParams):
     """Training of the rivals' networks; CNN_3D is trained as `train` says."""
 
     learning_rate: float = _f(1e-3, "Adam's first rate (Ho+2019: 1e-3)", gt=0)

@@ -29,7 +29,7 @@ def test_is_small_and_says_where_it_comes_from():
 
 def test_loads_without_arguments():
     bundle = load_bundle()
-    assert bundle.network.count_params() == 123_189
+    assert bundle.network.n_parameters == 123_189
     assert bundle.voxels.n == 50
 
 

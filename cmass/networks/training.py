@@ -19,7 +19,7 @@ import numpy as np
 
 from cmass.errors import ParameterError
 from cmass.networks import cnn3d, engines, streaming
-from cmass.params import Params, TrainParams
+from cmass.params import Params, StepParams, TrainParams
 from cmass.progress import track
 from cmass.seeds import generator
 from cmass.shards import digest_of, source_digest
@@ -77,7 +77,7 @@ class State:
         """Epoch (from 1) of the smallest validation loss."""
         return int(np.argmin(self.val_loss)) + 1
 
-    def finished(self, train: TrainParams) -> bool:
+    def finished(self, train: StepParams) -> bool:
         """All epochs done, or no gain for `patience` epochs."""
         stale = self.epoch > 0 and self.epoch - self.best_epoch >= train.patience
         return self.epoch >= train.epochs or stale
@@ -94,7 +94,7 @@ def set_up_keras(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def learning_rate_at(epoch: int, train: TrainParams) -> float:
+def learning_rate_at(epoch: int, train: StepParams) -> float:
     """Learning rate of an epoch (from 0): cosine from the first to the final rate."""
     if train.epochs == 1:
         return train.learning_rate
