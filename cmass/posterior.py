@@ -5,12 +5,18 @@ joint density P(d̃, log10 M) (paper, sections 3.1 and 4.1); the slice at a clus
 estimate d̃ is its posterior. The mass distribution of the test set, flat with edges, is the
 prior. The slice of a Gaussian kernel density is a sum of Gaussians and is integrated over
 the mass bins exactly: no grid in d̃ and no interpolation.
+
+A Gaussian kernel density is a convolution, and a Gaussian's spectrum ends soon: some hundred waves an
+axis, summed over the pairs once, hold the whole density to 1e-11 of its peak (`_Waves`). Slices are
+read off them, whatever the number of pairs. Where the density is so low that such an error would
+show, and for kernels too narrow for few waves, the sum goes over the pairs (`_slices`, `_at`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numba
@@ -41,6 +47,12 @@ TAIL = float(ndtr(-1.0))
 _LOG_WEIGHT_CUT = 25.0
 #: Kernels are followed to 6.5 sigma in mass (4e-11 outside).
 _TAIL_SIGMA = 6.5
+#: Waves end where the kernel's spectrum is 1e-12, and their images keep as far away.
+_SPECTRUM_SIGMA = 7.5
+#: Most waves on both axes together: beyond, sums over the pairs are no slower.
+_WAVES_MAX = 60_000
+#: Densities below this part of the peak are summed over the pairs.
+_LOW_DENSITY = 1e-4
 #: What `prediction_table` reads of mock_clusters.
 PREDICTION_COLUMNS = ["cluster_id", "halo_id", "z", "n_galaxies", "n_members"]
 #: Bins per axis of the joint density that figures show.
@@ -123,6 +135,142 @@ def _at(queries, shift, scale, masses, d, m, h, slope, s, low, high):  # pragma:
     return density, cumulative
 
 
+@numba.njit(cache=True, nogil=True)
+def _wave_row(q, first, step, waves, row):  # pragma: no cover
+    """Sum over the waves in the first coordinate at q: one complex number per wave in the second."""
+    n = waves.shape[1]
+    row[:] = 0
+    factor = complex(math.cos(step * (q - first)), math.sin(step * (q - first)))
+    half = waves.shape[0] // 2
+    for side in range(2):
+        turn = factor if side == 0 else factor.conjugate()
+        wave = complex(1.0, 0.0)
+        for a in range(half + 1):
+            if side == 0 or a > 0:
+                from_row = waves[half + a] if side == 0 else waves[half - a]
+                for b in range(n):
+                    row[b] += wave * from_row[b]
+            wave *= turn
+
+
+@numba.njit(cache=True, nogil=True)
+def _below(x, step, span, row):  # pragma: no cover
+    """Integral of a slice from the start of the second axis to x, and the slice at x.
+
+    x is measured from that start and cut off at both ends of the axis.
+    """
+    x = min(max(x, 0.0), span)
+    factor = complex(math.cos(step * x), math.sin(step * x))
+    wave, total, density = factor, 0.0, 0.0
+    for b in range(1, row.size):
+        term = row[b] * wave
+        density += term.real
+        total += (term.imag - row[b].imag) / (b * step)
+        wave *= factor
+    return row[0].real * x + 2.0 * total, row[0].real + 2.0 * density
+
+
+@numba.njit(cache=True, nogil=True)
+def _wave_slices(
+    queries, shift, scale, slope, first, step, waves, start, step_u, span, edges
+):  # pragma: no cover
+    """As `_slices`, of the density's waves: mass in each bin, and density at each query."""
+    out, marginal = np.zeros((queries.size, edges.size - 1)), np.zeros(queries.size)
+    row = np.zeros(waves.shape[1], np.complex128)
+    for j in range(queries.size):
+        _wave_row(queries[j], first, step, waves, row)
+        marginal[j] = row[0].real * span
+        # Kernels move with the query: second coordinates are taken along their slope.
+        move = slope * queries[j] + start
+        before = 0.0
+        for k in range(edges.size):
+            value, _ = _below((edges[k] - shift[j]) / scale[j] - move, step_u, span, row)
+            if k > 0:
+                out[j, k - 1] = max(value - before, 0.0)
+            before = value
+    return out, marginal
+
+
+@numba.njit(cache=True, nogil=True)
+def _wave_at(
+    queries, shift, scale, masses, slope, first, step, waves, start, step_u, span, low, high
+):  # pragma: no cover
+    """As `_at`, of the density's waves; and the joint density itself at each query and mass."""
+    n = queries.size
+    density, cumulative, joint = np.zeros(n), np.zeros(n), np.zeros(n)
+    row = np.zeros(waves.shape[1], np.complex128)
+    for j in range(n):
+        _wave_row(queries[j], first, step, waves, row)
+        move = slope * queries[j] + start
+        begin, _ = _below((low - shift[j]) / scale[j] - move, step_u, span, row)
+        end, _ = _below((high - shift[j]) / scale[j] - move, step_u, span, row)
+        here, value = _below((masses[j] - shift[j]) / scale[j] - move, step_u, span, row)
+        joint[j] = value
+        total = end - begin
+        if total > 0.0:
+            density[j] = value / scale[j] / total if low <= masses[j] <= high else 0.0
+            cumulative[j] = min(max((here - begin) / total, 0.0), 1.0)
+    return density, cumulative, joint
+
+
+class _Waves:
+    """A Gaussian kernel density of two coordinates as a sum of waves.
+
+    The second coordinate is taken along the kernel's slope, so that the kernel is a product.
+
+    Parameters
+    ----------
+    d, u : ndarray, shape (n,)
+        Pairs; u = m − slope d.
+    h, s : float
+        Widths of the kernel in d and in u.
+    """
+
+    def __init__(self, d: Array, u: Array, h: float, s: float) -> None:
+        reach_d, reach_u = _SPECTRUM_SIGMA * h, _SPECTRUM_SIGMA * s
+        self.first, self.start = float(d.min()) - reach_d, float(u.min()) - reach_u
+        length = float(np.ptp(d)) + 2 * reach_d
+        self.span = float(np.ptp(u)) + 2 * reach_u
+        self.step, self.step_u = 2 * math.pi / length, 2 * math.pi / self.span
+        a = np.arange(self.n_waves(length, h) + 1)
+        b = np.arange(self.n_waves(self.span, s) + 1)
+        along_d = np.exp(-1j * self.step * (d[:, None] - self.first) * a)
+        along_u = np.exp(-1j * self.step_u * (u[:, None] - self.start) * b)
+        plus, minus = along_d.T @ along_u, along_d[:, 1:].conj().T @ along_u
+        both = np.concatenate([minus[::-1], plus]) / (d.size * length * self.span)
+        every = np.concatenate([-a[:0:-1], a])
+        both *= np.exp(-0.5 * (self.step * h * every) ** 2)[:, None]
+        both *= np.exp(-0.5 * (self.step_u * s * b) ** 2)
+        self.waves = np.ascontiguousarray(both)
+
+    @staticmethod
+    def n_waves(length: float, width: float) -> int:
+        """Waves until the spectrum of a kernel ends."""
+        return math.ceil(_SPECTRUM_SIGMA / width * length / (2 * math.pi))
+
+    @classmethod
+    def of(cls, d: Array, u: Array, h: float, s: float) -> _Waves | None:
+        """The waves; None where they would be too many."""
+        n = [
+            cls.n_waves(float(np.ptp(x)) + 2 * _SPECTRUM_SIGMA * w, w) for x, w in ((d, h), (u, s))
+        ]
+        return cls(d, u, h, s) if (2 * n[0] + 1) * (n[1] + 1) <= _WAVES_MAX else None
+
+    def covers(self, queries: Array) -> NDArray[np.bool_]:
+        """Queries on the first axis, where no image of the density is."""
+        place = queries - self.first
+        return (place > 0) & (place < 2 * math.pi / self.step)
+
+    @cached_property
+    def peak(self) -> float:
+        """Largest density of the first coordinate, dex⁻¹."""
+        at = self.first + np.linspace(0, 2 * math.pi / self.step, 400)
+        half = len(self.waves) // 2
+        a = np.arange(-half, half + 1)
+        values = np.exp(1j * self.step * (at[:, None] - self.first) * a) @ self.waves[:, 0]
+        return float(values.real.max() * self.span)
+
+
 class JointDensity:
     """Gaussian kernel density of (point estimate, true mass), and its exact slices.
 
@@ -164,6 +312,7 @@ class JointDensity:
         self._h_d = math.sqrt(h[0, 0])
         self._slope = h[0, 1] / h[0, 0]
         self._s = math.sqrt(h[1, 1] - h[0, 1] ** 2 / h[0, 0])
+        self._waves = _Waves.of(self._d, self._m - self._slope * self._d, self._h_d, self._s)
         #: Kernel width in log mass (dex).
         self.kernel_width_dex = math.sqrt(h[1, 1])
 
@@ -201,16 +350,33 @@ class JointDensity:
         ndarray, shape (n, n_bins)
             ∫ P(d̃, log10 M) dlog10 M over each bin, dex⁻¹.
         """
-        sums, logs = self._sums(predicted, edges)
-        norm = self._d.size * math.sqrt(2 * math.pi) * self._h_d
-        return sums * np.exp(logs)[:, None] / norm
+        q = np.ascontiguousarray(predicted, float)
+        return self._masses(q, np.zeros(q.size), np.ones(q.size), edges, relative=False)
 
-    def _sums(self, predicted: ArrayLike, edges: Array) -> tuple[Array, Array]:
-        queries = np.ascontiguousarray(predicted, float)
-        return _slices(
-            queries, np.zeros(queries.size), np.ones(queries.size), self._d, self._m, self._h_d,
-            self._slope, self._s, np.ascontiguousarray(edges, float),
+    def _masses(
+        self, queries: Array, shift: Array, scale: Array, edges: Array, *, relative: bool
+    ) -> Array:
+        """Mass of slices in bins, dex⁻¹; `relative`: up to a factor where they are far out."""
+        bins, waves = np.ascontiguousarray(edges, float), self._waves
+        out = np.empty((queries.size, bins.size - 1))
+        known = np.zeros(queries.size, bool)
+        if waves is not None:
+            known = waves.covers(queries)
+            found, marginal = _wave_slices(
+                queries[known], shift[known], scale[known], self._slope, waves.first, waves.step,
+                waves.waves, waves.start, waves.step_u, waves.span, bins,
+            )  # fmt: skip
+            out[known] = found
+            known[np.flatnonzero(known)[marginal < _LOW_DENSITY * waves.peak]] = False
+        rest = ~known
+        sums, logs = _slices(
+            queries[rest], shift[rest], scale[rest], self._d, self._m, self._h_d, self._slope,
+            self._s, bins,
         )  # fmt: skip
+        if not relative:
+            sums *= np.exp(logs)[:, None]
+        out[rest] = sums / (self._d.size * math.sqrt(2 * math.pi) * self._h_d)
+        return out
 
     def conditional(self, at: Array, shift: Array, scale: Array, edges: Array) -> Array:
         """Slices whose second coordinate x stands for the mass shift + scale x.
@@ -228,11 +394,7 @@ class JointDensity:
             Probability per bin; rows sum to one.
         """
         q, c, w = (np.ascontiguousarray(x, float) for x in (at, shift, scale))
-        sums, _ = _slices(
-            q, c, w, self._d, self._m, self._h_d, self._slope, self._s,
-            np.ascontiguousarray(edges, float),
-        )  # fmt: skip
-        return normalise(sums)
+        return normalise(self._masses(q, c, w, edges, relative=True))
 
     def conditional_at(
         self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float]
@@ -251,9 +413,23 @@ class JointDensity:
             The density outside the limits is 0.
         """
         q, c, w, m = (np.ascontiguousarray(x, float) for x in (at, shift, scale, masses))
-        return _at(
-            q, c, w, m, self._d, self._m, self._h_d, self._slope, self._s, limits[0], limits[1]
-        )
+        density, cumulative = np.empty(q.size), np.empty(q.size)
+        known, waves = np.zeros(q.size, bool), self._waves
+        if waves is not None:
+            known = waves.covers(q)
+            density[known], cumulative[known], joint = _wave_at(
+                q[known], c[known], w[known], m[known], self._slope, waves.first, waves.step,
+                waves.waves, waves.start, waves.step_u, waves.span, *limits,
+            )  # fmt: skip
+            # The peak of the density has about the width of the kernel at least.
+            low = joint * waves.span < _LOW_DENSITY * waves.peak
+            known[np.flatnonzero(known)[low]] = False
+        rest = ~known
+        density[rest], cumulative[rest] = _at(
+            q[rest], c[rest], w[rest], m[rest], self._d, self._m, self._h_d, self._slope, self._s,
+            *limits,
+        )  # fmt: skip
+        return density, cumulative
 
     def prior(self, edges: Array) -> Array:
         """Prior probability per bin: the kernel density's marginal in mass, unit sum."""
@@ -289,8 +465,9 @@ class JointDensity:
         d = np.asarray(predicted, float)
         out = np.full((d.size, len(edges) - 1), np.nan)
         good = np.isfinite(d) & (self.flags(d) == 0)
-        sums, _ = self._sums(d[good], edges)
-        out[good] = normalise(sums)
+        q = np.ascontiguousarray(d[good])
+        found = self._masses(q, np.zeros(q.size), np.ones(q.size), edges, relative=True)
+        out[good] = normalise(found)
         return out
 
 
