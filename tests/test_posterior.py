@@ -1,5 +1,7 @@
 """Posteriors from the joint density, held to scipy's kernel density and to analytic limits."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -213,3 +215,49 @@ def test_tables_hold_grid_and_joint(density):
     step = np.unique(d)[1] - np.unique(d)[0]
     # All but the kernels' tails beyond the grid (a few per cent at the flat edges).
     assert 0.9 < values.sum() * step**2 < 1.001
+
+
+def _summed_over_pairs(density: JointDensity) -> JointDensity:
+    """The same density without its waves."""
+    other = copy.copy(density)
+    other._waves = None
+    return other
+
+
+@pytest.mark.parametrize("bandwidth", [0.05, 0.2, 0.5])
+def test_waves_are_the_sum_over_pairs(bandwidth):
+    predicted, true = pairs()
+    density = JointDensity(predicted, true, bandwidth)
+    assert density._waves is not None
+    summed, edges = _summed_over_pairs(density), density.edges(50)
+    # Some queries lie beyond the pairs, where sums over pairs take over.
+    queries = np.linspace(predicted.min() - 1.0, predicted.max() + 1.0, 60)
+    expected = summed.slices(queries, edges)
+    np.testing.assert_allclose(
+        density.slices(queries, edges), expected, rtol=0, atol=1e-9 * expected.max()
+    )
+    random = np.random.default_rng(1)
+    shift, scale = random.normal(0, 0.1, 60), random.uniform(0.5, 2.0, 60)
+    np.testing.assert_allclose(
+        density.conditional(queries, shift, scale, edges),
+        summed.conditional(queries, shift, scale, edges), rtol=0, atol=1e-7,
+    )  # fmt: skip
+    masses, limits = random.uniform(13.0, 15.5, 60), (13.5, 15.1)
+    for found, wanted in zip(
+        density.conditional_at(queries, shift, scale, masses, limits),
+        summed.conditional_at(queries, shift, scale, masses, limits), strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_kernels_too_narrow_for_few_waves_are_summed():
+    predicted, true = pairs()
+    assert JointDensity(predicted, true, 0.002)._waves is None
+
+
+def test_an_estimate_has_the_same_posterior_alone_and_in_company(density):
+    edges = density.edges(40)
+    queries = np.linspace(*density.calibrated_range, 25)
+    together = density.posterior(queries, edges)
+    for query, row in zip(queries, together, strict=True):
+        np.testing.assert_array_equal(density.posterior([query], edges)[0], row)
