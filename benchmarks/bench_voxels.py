@@ -1,98 +1,86 @@
-"""Density grids: ours against scipy's, on the same clouds, in turn, on one core.
+"""Density grids: `cmass.voxels.density_grid` against scipy's gaussian_kde, on one core.
 
-Prints the processor times, their ratio with its spread, and the largest difference from scipy over
-200 random clouds. Leaves with an error below the floor of the ratio at 100 galaxies or
-above 1e-5 of the peak.
-
-    python benchmarks/bench_voxels.py            # all sizes, 200 clouds
-    python benchmarks/bench_voxels.py --quick    # a check in seconds
+python -m benchmarks.bench_voxels            # 30, 100 and 300 galaxies, and how the cost grows
+python -m benchmarks.bench_voxels --small    # 100 galaxies, in seconds
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import sys
-import time
-
-os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+from functools import partial
 
 import numpy as np
-from scipy.stats import gaussian_kde
+from numpy.typing import NDArray
 
+from benchmarks import paired
+from benchmarks.clouds import HALF_WIDTH, V_MAX, cloud
+from benchmarks.paired import Agreement, Measurement, Result
 from cmass.voxels import density_grid
 
-#: The issue's target at 100 galaxies.
-FLOOR_RATIO = 50.0
-FLOOR_AGREEMENT = 1e-5
-
-AXIS, V_AXIS = np.linspace(-4, 4, 50), np.linspace(-2200, 2200, 50)
-GRID = np.array(np.meshgrid(AXIS, AXIS, V_AXIS, indexing="ij")).reshape(3, -1)
+TARGET, FLOOR, AGREEMENT = 200.0, 60.0, 1e-6
+KAPPA = 0.175
 
 
-def cloud(random: np.random.Generator, n: int) -> np.ndarray:
-    """A window like those of SDSS: a cluster, an infall region and a field."""
-    core = random.normal(0, [0.5, 0.5, 600], (n // 3, 3))
-    infall = random.normal(0, [1.8, 1.8, 500], (n // 3, 3))
-    field = random.uniform(-1, 1, (n - 2 * (n // 3), 3)) * [4, 4, 2200]
-    return np.clip(np.concatenate([core, infall, field]), [-4, -4, -2200], [4, 4, 2200])
-
-
-def reference(points: np.ndarray) -> np.ndarray:
+def reference(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """scipy's density on the same grid, unit sum."""
-    density = gaussian_kde(points.T, 0.175).evaluate(GRID).reshape(50, 50, 50)
+    from scipy.stats import gaussian_kde
+
+    axis, v = np.linspace(-HALF_WIDTH, HALF_WIDTH, 50), np.linspace(-V_MAX, V_MAX, 50)
+    grid = np.array(np.meshgrid(axis, axis, v, indexing="ij")).reshape(3, -1)
+    density = gaussian_kde(points.T, KAPPA).evaluate(grid).reshape(50, 50, 50)
     return density / density.sum()
 
 
-def seconds(function, points: np.ndarray, repeats: int) -> float:
-    """Mean processor time of one call: on one core, and blind to what else the machine does."""
-    start = time.process_time()
-    for _ in range(repeats):
-        function(points)
-    return (time.process_time() - start) / repeats
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="20 clouds and 100 galaxies only")
-    quick = parser.parse_args().quick
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def agreement(n_clouds: int) -> Agreement:
+    """Largest difference over random clouds of 10 to 120 galaxies."""
     random = np.random.default_rng(0)
-    density_grid(cloud(random, 50))  # compile before the clock starts
-    print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, 1 core"
-    )
-
-    n_clouds = 20 if quick else 200
     worst = 0.0
     for _ in range(n_clouds):
         points = cloud(random, int(random.integers(10, 120)))
         exact = reference(points)
         worst = max(worst, float(np.abs(density_grid(points) - exact).max() / exact.max()))
-    print(
-        f"agreement over {n_clouds} clouds: {worst:.1e} of the peak (at most {FLOOR_AGREEMENT:g})"
-    )
+    return Agreement("densities, of the peak,", worst, AGREEMENT)
 
-    failed = worst > FLOOR_AGREEMENT
-    print(f"{'galaxies':>8} {'scipy':>10} {'cmass':>10} {'ratio: median (min-max of pairs)':>36}")
-    for n in (100,) if quick else (30, 100, 300):
-        pairs = []
-        for _ in range(5 if quick else 9):
-            points = cloud(random, n)
-            pairs.append((seconds(reference, points, 1), seconds(density_grid, points, 20)))
-        slow, fast = np.array(pairs).T
-        ratio = slow / fast
-        print(
-            f"{n:>8} {np.median(slow) * 1e3:>7.1f} ms {np.median(fast) * 1e3:>7.2f} ms "
-            f"{np.median(ratio):>15.0f} ({ratio.min():.0f}-{ratio.max():.0f})"
-        )
-        if n == 100 and np.median(ratio) < FLOOR_RATIO:
-            failed = True
-            print(f"below the floor of {FLOOR_RATIO:.0f} at 100 galaxies", file=sys.stderr)
-    return int(failed)
+
+def results(small: bool) -> list[Result]:
+    """One comparison for each number of galaxies, and numbers alone."""
+    random = np.random.default_rng(1)
+    close = [agreement(3 if small else 100)]
+    found: list[Result] = []
+    for n in (100,) if small else (30, 100, 300):
+        points = cloud(random, n)
+        calls = max(20, 3000 // n)
+        pairs = paired.paired(
+            partial(reference, points), paired.repeated(partial(density_grid, points), calls),
+            pairs=5 if small else 9, clock="cpu", own_calls=calls,
+        )  # fmt: skip
+        comparison = pairs.comparison(
+            f"density grid, {n} galaxies", "scipy gaussian_kde", "50³ voxels, 1 core",
+            agreements=close if n == 100 else [], target=TARGET if n == 100 else None, floor=FLOOR,
+        )  # fmt: skip
+        found.append(comparison)
+    return found if small else found + growth(random)
+
+
+def growth(random: np.random.Generator) -> list[Result]:
+    """How the cost grows with galaxies and with voxels, and what no sum can be quicker than."""
+    found: list[Result] = []
+
+    def add(what: str, seconds: float) -> None:
+        found.append(Measurement("density grid", what, 1e3 * seconds, "ms"))
+
+    for n in (10, 30, 100, 300, 1000):
+        points = cloud(random, n)
+        time = paired.median_seconds(partial(density_grid, points), "cpu", 9, 20)
+        add(f"{n} galaxies, 50³ voxels", time)
+    points = cloud(random, 100)
+    for voxels in (25, 50, 75, 100):
+        time = paired.median_seconds(partial(density_grid, points, n=voxels), "cpu", 9, 20)
+        add(f"100 galaxies, {voxels}³ voxels", time)
+    fill = paired.median_seconds(lambda: np.full((50, 50, 50), 0.5, np.float32), "cpu", 9, 200)
+    add("writing 50³ numbers (0.5 MB) and no more", fill)
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(paired.main(results, cores=1))

@@ -174,12 +174,11 @@ def _below(x, step, span, row):  # pragma: no cover
 def _wave_slices(
     queries, shift, scale, slope, first, step, waves, start, step_u, span, edges
 ):  # pragma: no cover
-    """As `_slices`, of the density's waves: mass in each bin, and density at each query."""
-    out, marginal = np.zeros((queries.size, edges.size - 1)), np.zeros(queries.size)
+    """As `_slices`, of the density's waves: mass in each bin, dex⁻¹."""
+    out = np.zeros((queries.size, edges.size - 1))
     row = np.zeros(waves.shape[1], np.complex128)
     for j in range(queries.size):
         _wave_row(queries[j], first, step, waves, row)
-        marginal[j] = row[0].real * span
         # Kernels move with the query: second coordinates are taken along their slope.
         move = slope * queries[j] + start
         before = 0.0
@@ -188,16 +187,16 @@ def _wave_slices(
             if k > 0:
                 out[j, k - 1] = max(value - before, 0.0)
             before = value
-    return out, marginal
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
 def _wave_at(
     queries, shift, scale, masses, slope, first, step, waves, start, step_u, span, low, high
 ):  # pragma: no cover
-    """As `_at`, of the density's waves; and the joint density itself at each query and mass."""
+    """As `_at`, of the density's waves; and how far all of it is above rounding, dex⁻¹."""
     n = queries.size
-    density, cumulative, joint = np.zeros(n), np.zeros(n), np.zeros(n)
+    density, cumulative, height = np.zeros(n), np.zeros(n), np.zeros(n)
     row = np.zeros(waves.shape[1], np.complex128)
     for j in range(n):
         _wave_row(queries[j], first, step, waves, row)
@@ -205,12 +204,12 @@ def _wave_at(
         begin, _ = _below((low - shift[j]) / scale[j] - move, step_u, span, row)
         end, _ = _below((high - shift[j]) / scale[j] - move, step_u, span, row)
         here, value = _below((masses[j] - shift[j]) / scale[j] - move, step_u, span, row)
-        joint[j] = value
         total = end - begin
+        height[j] = min(value * span, total)
         if total > 0.0:
             density[j] = value / scale[j] / total if low <= masses[j] <= high else 0.0
             cumulative[j] = min(max((here - begin) / total, 0.0), 1.0)
-    return density, cumulative, joint
+    return density, cumulative, height
 
 
 class _Waves:
@@ -362,12 +361,13 @@ class JointDensity:
         known = np.zeros(queries.size, bool)
         if waves is not None:
             known = waves.covers(queries)
-            found, marginal = _wave_slices(
+            found = _wave_slices(
                 queries[known], shift[known], scale[known], self._slope, waves.first, waves.step,
                 waves.waves, waves.start, waves.step_u, waves.span, bins,
             )  # fmt: skip
             out[known] = found
-            known[np.flatnonzero(known)[marginal < _LOW_DENSITY * waves.peak]] = False
+            low = found.sum(axis=1) < _LOW_DENSITY * waves.peak
+            known[np.flatnonzero(known)[low]] = False
         rest = ~known
         sums, logs = _slices(
             queries[rest], shift[rest], scale[rest], self._d, self._m, self._h_d, self._slope,
@@ -417,13 +417,11 @@ class JointDensity:
         known, waves = np.zeros(q.size, bool), self._waves
         if waves is not None:
             known = waves.covers(q)
-            density[known], cumulative[known], joint = _wave_at(
+            density[known], cumulative[known], height = _wave_at(
                 q[known], c[known], w[known], m[known], self._slope, waves.first, waves.step,
                 waves.waves, waves.start, waves.step_u, waves.span, *limits,
             )  # fmt: skip
-            # The peak of the density has about the width of the kernel at least.
-            low = joint * waves.span < _LOW_DENSITY * waves.peak
-            known[np.flatnonzero(known)[low]] = False
+            known[np.flatnonzero(known)[height < _LOW_DENSITY * waves.peak]] = False
         rest = ~known
         density[rest], cumulative[rest] = _at(
             q[rest], c[rest], w[rest], m[rest], self._d, self._m, self._h_d, self._slope, self._s,

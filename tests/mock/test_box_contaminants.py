@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
-from cmass.cosmology import SPEED_OF_LIGHT_KM_S, Cosmology
 from cmass.errors import ParameterError
-from cmass.mock.contamination import box_contaminants, heavier_neighbours, phase_space_distance
-
-COSMOLOGY = Cosmology(0.307115)
-Z, RADIUS, V_MAX = 0.045, 4.0, 2200.0
-
-
-def make_box(n: int, box: float, windows: int, seed: int = 3, speed: float = 300.0):
-    """Haloes in clumps, and windows on the more massive of them."""
-    random = np.random.default_rng(seed)
-    centres = box * random.random((max(n // 30, 2), 3))
-    clumped = centres[random.integers(0, len(centres), n)] + 5 * random.standard_normal((n, 3))
-    position = np.where(random.random((n, 1)) < 0.7, clumped, box * random.random((n, 3))) % box
-    velocity = speed * random.standard_normal((n, 3))
-    mass = 13.5 + random.exponential(0.3, n)
-    halo = random.integers(0, n, windows)
-    direction = random.standard_normal((windows, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    distance = random.uniform(60, 250, windows)
-    return position, velocity, mass, halo, direction, distance
-
-
-def project(offset, velocity, direction, distance):
-    """Projected radius and velocity of one neighbour, by angles and redshifts."""
-    own = distance * direction
-    other = own + offset
-    r = np.linalg.norm(other)
-    angle = np.arctan2(np.linalg.norm(np.cross(own, other)), own @ other)
-    z_own = float(COSMOLOGY.redshift(distance))
-    z = (1 + float(COSMOLOGY.redshift(r))) * (1 + velocity @ other / r / SPEED_OF_LIGHT_KM_S) - 1
-    radius = np.tan(angle) * distance / (1 + z_own)
-    return radius, SPEED_OF_LIGHT_KM_S * (z - z_own) / (1 + z_own)
-
-
-def brute_force(position, velocity, mass, halo, direction, distance, box):
-    """Count, mass ratio and distance of every window, one pair after the other."""
-    rows = []
-    images = box * np.array(list(itertools.product((-1, 0, 1), repeat=3)))
-    for own, n, d in zip(halo, direction, distance, strict=True):
-        count, worst, best = 0, 0.0, (np.nan, np.nan)
-        others = np.flatnonzero(mass > mass[own])
-        offsets = (position[others] - position[own])[:, None] + images
-        nearest = np.argmin((offsets**2).sum(axis=2), axis=1)
-        offsets = offsets[np.arange(len(others)), nearest]
-        # farther than this no velocity of the test brings a halo into the window
-        possible = np.linalg.norm(np.cross(offsets, n), axis=1) < 8
-        possible &= np.abs(offsets @ n) < 55  # 2200 km/s and five times 600 km/s
-        for other, offset in zip(others[possible], offsets[possible], strict=True):
-            radius, v = project(offset, velocity[other] - velocity[own], n, d)
-            if radius < RADIUS and abs(v) < V_MAX:
-                count += 1
-                if mass[other] > worst:
-                    worst = mass[other]
-                    away = phase_space_distance(radius, 0, v, worst, mass[own], Z, COSMOLOGY)
-                    best = (10 ** (worst - mass[own]), float(away))
-        rows.append((count, *best))
-    return np.array(rows).T
+from cmass.mock.contamination import box_contaminants, heavier_neighbours
+from tests.mock.double_loop import COSMOLOGY, RADIUS, V_MAX, Z, double_loop, make_box, project
 
 
 def compare(n: int, box: float, windows: int) -> None:
     made = make_box(n, box, windows)
     found = box_contaminants(*made, Z, box, box / 2, RADIUS, V_MAX, COSMOLOGY, pairs_at_once=5000)
-    count, ratio, distance = brute_force(*made, box)
+    count, ratio, distance = double_loop(*made, box)
     assert (count > 0).mean() > 0.05  # otherwise there is nothing to compare
     np.testing.assert_array_equal(found.count, count)
     # the same double-precision formulas in another order
