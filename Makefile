@@ -54,8 +54,8 @@ format: setup  ## format the code
 repro: setup  ## dvc repro: make every product again where params.yaml changed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro $(ARGS)
 
-bench: setup  ## the benchmarks
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: setup  ## hot paths against their references, into docs/performance.md; ARGS=--small: a minute
+	$(BIN)/python -m benchmarks $(or $(ARGS),--docs docs/performance.md)
 
 pretrained: setup  ## the model that ships, from the standard run in data/
 	$(BIN)/python -m cmass.pretrained

@@ -233,9 +233,9 @@ class _Waves:
         self.step, self.step_u = 2 * math.pi / length, 2 * math.pi / self.span
         a = np.arange(self.n_waves(length, h) + 1)
         b = np.arange(self.n_waves(self.span, s) + 1)
-        along_d = np.exp(-1j * self.step * (d[:, None] - self.first) * a)
-        along_u = np.exp(-1j * self.step_u * (u[:, None] - self.start) * b)
-        plus, minus = along_d.T @ along_u, along_d[:, 1:].conj().T @ along_u
+        along_d = _powers(np.exp(-1j * self.step * (d - self.first)), a.size)
+        along_u = _powers(np.exp(-1j * self.step_u * (u - self.start)), b.size).T
+        plus, minus = along_d @ along_u, along_d[1:].conj() @ along_u
         both = np.concatenate([minus[::-1], plus]) / (d.size * length * self.span)
         every = np.concatenate([-a[:0:-1], a])
         both *= np.exp(-0.5 * (self.step * h * every) ** 2)[:, None]
@@ -268,6 +268,15 @@ class _Waves:
         a = np.arange(-half, half + 1)
         values = np.exp(1j * self.step * (at[:, None] - self.first) * a) @ self.waves[:, 0]
         return float(values.real.max() * self.span)
+
+
+def _powers(base: NDArray[np.complex128], n: int) -> NDArray[np.complex128]:
+    """The first n powers of numbers on the unit circle, from 0, shape (n, size)."""
+    out = np.empty((n, base.size), np.complex128)
+    out[0] = 1
+    for k in range(1, n):
+        np.multiply(out[k - 1], base, out=out[k])
+    return out
 
 
 class JointDensity:
@@ -311,9 +320,12 @@ class JointDensity:
         self._h_d = math.sqrt(h[0, 0])
         self._slope = h[0, 1] / h[0, 0]
         self._s = math.sqrt(h[1, 1] - h[0, 1] ** 2 / h[0, 0])
-        self._waves = _Waves.of(self._d, self._m - self._slope * self._d, self._h_d, self._s)
         #: Kernel width in log mass (dex).
         self.kernel_width_dex = math.sqrt(h[1, 1])
+
+    @cached_property
+    def _waves(self) -> _Waves | None:
+        return _Waves.of(self._d, self._m - self._slope * self._d, self._h_d, self._s)
 
     @property
     def calibrated_range(self) -> tuple[float, float]:
