@@ -52,9 +52,11 @@ def write_box(folder: Path, n_galaxies: int) -> None:
         for start in range(0, n_galaxies, chunk):
             n = min(chunk, n_galaxies - start)
             host = (start + np.arange(n)) // 10
-            x = (centre[host] + random.standard_normal((n, 3))) % BOX
+            central = (start + np.arange(n)) % 10 == 0  # where its halo is
+            away = np.where(central[:, None], 0.0, random.standard_normal((n, 3)))
+            x = (centre[host] + away) % BOX
             table = {
-                "mainhaloid": 10**10 + host, "galaxytype": np.where((start + np.arange(n)) % 10 == 0, 0, 1),
+                "mainhaloid": 10**10 + host, "galaxytype": np.where(central, 0, 1),
                 "magstarsdssr": -18 - random.exponential(1.2, n).clip(0, 6),
                 **dict(zip("xyz", x.T, strict=True)),
                 **dict(zip(("vx", "vy", "vz"), 400 * random.standard_normal((3, n)), strict=True)),

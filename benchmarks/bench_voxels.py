@@ -49,7 +49,7 @@ def results(small: bool) -> list[Result]:
     found: list[Result] = []
     for n in (100,) if small else (30, 100, 300):
         points = cloud(random, n)
-        calls = max(20, 3000 // n)
+        calls = max(30, 10_000 // n)
         pairs = paired.paired(
             partial(reference, points), paired.repeated(partial(density_grid, points), calls),
             pairs=5 if small else 9, clock="cpu", own_calls=calls,
@@ -71,16 +71,16 @@ def growth(random: np.random.Generator) -> list[Result]:
 
     for n in (10, 30, 100, 300, 1000):
         points = cloud(random, n)
-        time = paired.median_seconds(partial(density_grid, points), "cpu", 9, 20)
+        time = paired.least_seconds(partial(density_grid, points), "cpu", calls=20)
         add(f"{n} galaxies, 50³ voxels", time)
     points = cloud(random, 100)
     for voxels in (25, 50, 75, 100):
-        time = paired.median_seconds(partial(density_grid, points, n=voxels), "cpu", 9, 20)
+        time = paired.least_seconds(partial(density_grid, points, n=voxels), "cpu", calls=20)
         add(f"100 galaxies, {voxels}³ voxels", time)
-    fill = paired.median_seconds(lambda: np.full((50, 50, 50), 0.5, np.float32), "cpu", 9, 200)
+    fill = paired.least_seconds(lambda: np.full((50, 50, 50), 0.5, np.float32), "cpu", calls=200)
     add("writing 50³ numbers (0.5 MB) and no more", fill)
     return found
 
 
 if __name__ == "__main__":
-    sys.exit(paired.main(results, cores=1))
+    sys.exit(paired.main(results, n_cores=1))

@@ -1,0 +1,1 @@
+"""How fast the hot paths are, each against its reference: ``python -m benchmarks``."""
