@@ -28,7 +28,7 @@ from cmass.networks.compiled import CompiledCNN3D
 #: network does: for them there is no floor.
 TARGET, FLOOR, AGREEMENT = 2.0, 1.3, 1e-5
 #: Seconds of `cmass estimate`, for the full number of clusters and for the small one.
-ESTIMATE_TARGET, ESTIMATE_LIMIT = 15.0, 60.0
+ESTIMATE_TARGET, ESTIMATE_LIMIT = 15.0, 120.0
 
 
 def results(small: bool) -> list[Result]:
