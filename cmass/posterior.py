@@ -390,7 +390,9 @@ class JointDensity:
         out[rest] = sums / (self._d.size * math.sqrt(2 * math.pi) * self._h_d)
         return out
 
-    def conditional(self, at: Array, shift: Array, scale: Array, edges: Array) -> Array:
+    def conditional(
+        self, at: Array, shift: Array, scale: Array, edges: Array, *, folded: bool = False
+    ) -> Array:
         """Slices whose second coordinate x stands for the mass shift + scale x.
 
         Parameters
@@ -399,6 +401,9 @@ class JointDensity:
             Finite first coordinates; shift and scale in log10 mass.
         edges : ndarray, shape (n_bins + 1,)
             Edges of the bins in log10 M200c.
+        folded : bool
+            What kernels carry beyond the first and the last edge comes back as in a mirror. Cut off
+            instead, a density that ends at an edge has half of its height there.
 
         Returns
         -------
@@ -406,11 +411,19 @@ class JointDensity:
             Probability per bin; rows sum to one.
         """
         q, c, w = (np.ascontiguousarray(x, float) for x in (at, shift, scale))
-        return normalise(self._masses(q, c, w, edges, relative=True))
+        bins = np.asarray(edges, float)
+        if not folded:
+            return normalise(self._masses(q, c, w, bins, relative=True))
+        n, low, high = bins.size - 1, bins[0], bins[-1]
+        mirrored = [2 * low - bins[::-1], bins[1:], 2 * high - bins[-2::-1]]
+        masses = self._masses(q, c, w, np.concatenate(mirrored), relative=True)
+        below, inside, above = masses[:, :n], masses[:, n : 2 * n], masses[:, 2 * n :]
+        return normalise(inside + below[:, ::-1] + above[:, ::-1])
 
     def conditional_at(
-        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float]
-    ) -> tuple[Array, Array]:
+        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float], *,
+        folded: bool = False,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """Density (dex⁻¹) and cumulative probability of `conditional` slices at one mass each.
 
         Parameters
@@ -418,12 +431,31 @@ class JointDensity:
         at, shift, scale, masses : ndarray, shape (n,)
         limits : (float, float)
             Where the posterior begins and ends, log10 M200c.
+        folded : bool
+            At the limits, as in `conditional`.
 
         Returns
         -------
         density, cumulative : ndarray, shape (n,)
             The density outside the limits is 0.
         """
+        if not folded:
+            return self._at(at, shift, scale, masses, limits)
+        low, high = limits
+        m = np.asarray(masses, float)
+        wide = (2 * low - high, 2 * high - low)
+        inside, upto = self._at(at, shift, scale, m, wide)
+        below, upto_below = self._at(at, shift, scale, 2 * low - m, wide)
+        above, upto_above = self._at(at, shift, scale, 2 * high - m, wide)
+        within = (m >= low) & (m <= high)
+        density = np.where(within, inside + below + above, 0.0)
+        cumulative = np.clip(upto - upto_below + 1.0 - upto_above, 0.0, 1.0)
+        return density, np.where(within, cumulative, np.where(m < low, 0.0, 1.0))
+
+    def _at(
+        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float]
+    ) -> tuple[Array, Array]:
+        """`conditional_at`, cut off at the limits."""
         q, c, w, m = (np.ascontiguousarray(x, float) for x in (at, shift, scale, masses))
         density, cumulative = np.empty(q.size), np.empty(q.size)
         known, waves = np.zeros(q.size, bool), self._waves
@@ -642,10 +674,11 @@ def run(workspace: Workspace, params: Params) -> None:
     limits = {"log10_m200c_predicted_min": low, "log10_m200c_predicted_max": high}
     write_json(folder / "range.json", training_range(workspace) | limits)
     log.info(
-        "posterior: %d pairs, calibrated for predictions from %.2f to %.2f; bandwidth %.2f, %s, %s",
+        "posterior: %d pairs, calibrated for predictions from %.2f to %.2f; bandwidth %.2f, %s, %s, %s",
         predictions.num_rows, *density.calibrated_range, recalibration.bandwidth,
         "corrected by richness and redshift" if recalibration.correction else "no correction",
         "transform mapped" if recalibration.transform_map else "no map",
+        "folded at the prior's edges" if recalibration.folded else "cut off at the prior's edges",
     )  # fmt: skip
 
 

@@ -1,16 +1,18 @@
 """Posteriors that hold what they promise: how the joint density is made, chosen on the test set.
 
 The plain posterior (paper, sections 3.1 and 4.1) is the slice of the joint density of point
-estimate and truth, with a kernel of fixed bandwidth. Three things can make it better calibrated,
+estimate and truth, with a kernel of fixed bandwidth. Four things can make it better calibrated,
 each chosen by the cross-validated log score of the test set, whose folds are made of haloes:
 
-1. the bandwidth of the density;
-2. what the observer knows beside the estimate: the network reads a density of unit sum and knows
+1. its ends: the prior has edges, where a kernel density, cut off, has half of its height. Folded at
+   the edges, it keeps all of it;
+2. the bandwidth of the density;
+3. what the observer knows beside the estimate: the network reads a density of unit sum and knows
    neither how many galaxies the window has nor how far the cluster is. `Correction` predicts the
    truth from estimate, log number of galaxies and log redshift by a polynomial, and the size of
    the residual by another; the posterior is the slice of the joint density of corrected estimate
    and standardised residual;
-3. a monotone map of the probability integral transform, the cumulative of a beta distribution:
+4. a monotone map of the probability integral transform, the cumulative of a beta distribution:
    conformal recalibration with two parameters. An isotonic map of a few thousand transforms would
    follow their noise, which is as large as the errors that are left.
 
@@ -230,11 +232,14 @@ class Recalibration:
         Factor of the kernel's bandwidth.
     correction : Correction, optional
     transform_map : TransformMap, optional
+    folded : bool
+        Whether densities are folded at the edges of the prior rather than cut off.
     """
 
     bandwidth: float
     correction: Correction | None = None
     transform_map: TransformMap | None = None
+    folded: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON has it."""
@@ -245,6 +250,7 @@ class Recalibration:
                 name: list(getattr(correction, name)) for name in Correction.__dataclass_fields__
             },
             "transform_map": None if mapped is None else {"a": mapped.a, "b": mapped.b},
+            "folded": self.folded,
         }  # fmt: skip
 
     @classmethod
@@ -263,6 +269,7 @@ class Recalibration:
                 **{name: tuple(correction[name]) for name in Correction.__dataclass_fields__}
             ),
             None if mapped is None else TransformMap(float(mapped["a"]), float(mapped["b"])),
+            bool(values.get("folded", False)),  # models of before have no word of it
         )  # fmt: skip
 
 
@@ -323,7 +330,9 @@ class Posteriors:
         out = np.full((d.size, len(edges) - 1), np.nan)
         good = np.isfinite(d) & (self.plain.flags(d) == 0)
         centre, scale = self._coordinates(d[good], n[good], redshift[good])
-        found = self._density.conditional(centre, centre, scale, edges)
+        found = self._density.conditional(
+            centre, centre, scale, edges, folded=self.recalibration.folded
+        )
         mapped = self.recalibration.transform_map
         out[good] = found if mapped is None else mapped.apply(found)
         return out
@@ -334,7 +343,9 @@ class Posteriors:
         Exact, without bins, for posteriors between two log masses `limits`; before the map.
         """
         centre, scale = self._coordinates(pairs.predicted, pairs.n_galaxies, pairs.z)
-        return self._density.conditional_at(centre, centre, scale, pairs.true, limits)
+        return self._density.conditional_at(
+            centre, centre, scale, pairs.true, limits, folded=self.recalibration.folded
+        )
 
 
 # ------------------------------------------------------------------------- cross-validation
@@ -365,11 +376,14 @@ class Search:
     fold : ndarray of int, shape (n,)
     gain_sigma : float
         Standard errors that a gain must exceed to be certain.
+    folded : bool
+        Whether the densities that are tried are folded at the prior's edges.
     """
 
     pairs: Pairs
     fold: NDArray[np.int64]
     gain_sigma: float
+    folded: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -393,9 +407,8 @@ class Search:
         density, transform = np.empty((2, self.pairs.true.size))
         for k in range(int(self.fold.max()) + 1):
             inside = self.fold == k
-            model = Posteriors(
-                self.pairs.take(~inside), Recalibration(bandwidth, self._correction(orders, k))
-            )
+            how = Recalibration(bandwidth, self._correction(orders, k), folded=self.folded)
+            model = Posteriors(self.pairs.take(~inside), how)
             density[inside], transform[inside] = model.at_truth(
                 self.pairs.take(inside), self._limits
             )
@@ -459,6 +472,14 @@ def choose(
     search = Search(pairs, halo_folds(pairs.groups, how.folds, rng), how.gain_sigma)
     plain, transform = search.out_of_fold(fixed, None)
     search.add("plain", f"bandwidth {fixed:.2f}", 0, plain, plain)
+    if how.recalibration == "auto":
+        search.folded = True
+        tried, its_transform = search.out_of_fold(fixed, None)
+        if search.add("edges", "folded at the prior's edges", 0, tried, plain):
+            plain, transform = tried, its_transform
+            search.mark("edges", "folded at the prior's edges")
+        else:
+            search.folded = False
 
     def best_bandwidth(
         stage: str, orders: tuple[int, int] | None, than: Array, now: float
@@ -494,4 +515,4 @@ def choose(
             search.mark("map", "beta map of the transform")
     correction = None if chosen is None else Correction.fit(pairs, chosen)
     transform_map = TransformMap.fit(transform) if mapped else None
-    return Recalibration(bandwidth, correction, transform_map), search.table()
+    return Recalibration(bandwidth, correction, transform_map, search.folded), search.table()

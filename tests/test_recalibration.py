@@ -1,6 +1,7 @@
 """Recalibration by the test set: repairs what is wrong, leaves what is right, on toys of known truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -257,6 +258,44 @@ def test_choice_repairs_bins_of_distance_and_richness(biased):
     for score, sign in ((scores.log_score, 1), (scores.crps, -1)):
         gain = sign * (score(after, EDGES, own.true) - score(before, EDGES, own.true))
         assert gain.mean() > 3 * mean_error(gain, own.groups)[1]
+
+
+def test_edges_of_the_prior_are_folded_where_the_truth_has_edges():
+    """A flat prior ends at once: cut off, a kernel density is too low there, and coverage with it."""
+    test, judge = survey(3000, 11), survey(3000, 12)
+    recalibration, table = choose(test, PosteriorParams(), np.random.default_rng(0))
+    assert recalibration.folded
+    edges = table.to_pandas().query("stage == 'edges'").iloc[0]
+    assert edges.log_score_gain > 2 * edges.log_score_gain_error
+    limits = float(test.true.min()), float(test.true.max())
+    inside = judge.take((judge.true > limits[0]) & (judge.true < limits[1]))
+    near = (inside.true < limits[0] + 0.05) | (inside.true > limits[1] - 0.05)
+    folded, cut = (
+        Posteriors(test, replace(recalibration, folded=how)).at_truth(inside, limits)
+        for how in (True, False)
+    )
+    assert np.log(folded[0][near]).mean() > np.log(cut[0][near]).mean() + 0.2
+    # Of truths next to an edge as many as should lie in the last twentieth of their posterior.
+    beyond = [((u < 0.025) | (u > 0.975)).mean() for _, u in (folded, cut)]
+    assert abs(beyond[0] - 0.05) < 0.012
+    assert beyond[1] > beyond[0] + 0.005
+
+
+def test_folded_bins_are_the_folded_density():
+    test = survey(800, 13)
+    posteriors = Posteriors(test, Recalibration(0.2, folded=True))
+    limits = float(test.true.min()), float(test.true.max())
+    edges = np.linspace(*limits, 2001)
+    few = test.take(np.arange(0, test.true.size, 37))
+    bins = posteriors.posterior(few.predicted, few.n_galaxies, few.z, edges)
+    np.testing.assert_allclose(bins.sum(axis=1), 1.0)
+    density, cumulative = posteriors.at_truth(few, limits)
+    middle = np.searchsorted(edges, few.true) - 1
+    rows = np.arange(len(middle))
+    np.testing.assert_allclose(
+        bins[rows, middle] / np.diff(edges)[0], density, rtol=0.02, atol=1e-3
+    )
+    np.testing.assert_allclose(cumulative_at(bins, edges, few.true), cumulative, atol=2e-3)
 
 
 def test_table_says_what_was_tried_and_why(biased):
