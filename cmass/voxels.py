@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from cmass.errors import InputError, VoxelError
+from cmass.half import half_floats
 from cmass.params import Params, VoxelParams, WindowParams
 from cmass.shards import Shard, digest_of, run_shards, source_digest
 from cmass.split import SETS
@@ -338,7 +339,7 @@ def make_shard(folder: Path, shard: Shard) -> None:
         with pq.ParquetWriter(temporary, schema, **options) as writer:
             for start in range(0, len(ids), 50):
                 part = ids[start : start + 50]
-                flat = np.stack([(next(grids) * scale).astype(np.float16) for _ in part])
+                flat = np.stack([half_floats(next(grids) * np.float32(scale)) for _ in part])
                 storage = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), n**3)
                 arrays = [
                     pa.array(part, pa.string()),
@@ -355,7 +356,7 @@ def run(workspace: Workspace, params: Params) -> None:
     wanted = params.model_dump(mode="json")
     identity = digest_of(
         {name: wanted[name] for name in SECTIONS},
-        source_digest("voxels.py"),
+        source_digest("voxels.py", "half.py"),
         file_digest(workspace.split / "split.parquet"),
         file_digest(workspace.mock / "galaxies"),
     )

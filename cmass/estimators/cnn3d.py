@@ -34,7 +34,7 @@ class CNN3D(PointEstimator):
     reads: ClassVar[str] = "positions and velocities in the whole window"
     sections: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
-        "networks/cnn3d.py", "networks/compiled", "networks/engines.py",
+        "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py",
         "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py",
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SECTIONS = ("seed", "train")
 #: Code that makes a network of voxels.
 SOURCES = (
-    "networks/cnn3d.py", "networks/compiled", "networks/engines.py", "networks/streaming.py",
+    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py", "networks/streaming.py",
     "networks/training.py",
 )  # fmt: skip
 

@@ -56,7 +56,7 @@ _SECTIONS = (
 #: Code that a unit depends on, beside the simulator's.
 _SOURCES = (
     "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", "networks/cnn3d.py",
-    "networks/compiled", "networks/engines.py", "networks/streaming.py", "networks/training.py",
+    "half.py", "networks/compiled", "networks/engines.py", "networks/streaming.py", "networks/training.py",
     "networks/prediction.py",
     "estimators/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
 )  # fmt: skip

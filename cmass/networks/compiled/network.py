@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cmass.half import half_floats
 from cmass.networks.compiled import layers
 from cmass.networks.compiled.layers import Fixed, Floats, Gradients, Outputs, Scratch, Weights
 from cmass.networks.compiled.vector import BLOCK, GATHER_LANES, LANES
@@ -238,4 +239,4 @@ def _zeros(*shape: int) -> Floats:
 
 
 def _bits(grids: NDArray[np.floating]) -> NDArray[np.uint16]:
-    return np.ascontiguousarray(grids, np.float16).view(np.uint16)
+    return half_floats(grids).view(np.uint16)
