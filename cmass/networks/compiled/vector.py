@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -116,6 +117,54 @@ def _pointers(context: Any, builder: Any, signature: Any, arguments: Sequence[An
     ]
 
 
+def _registers(filters: int) -> tuple[int, int]:
+    """Lanes of a vector, and vectors of sums a filter, that this processor's registers hold.
+
+    With 512 bits there are 32 registers; with fewer there may be 16.
+    """
+    if get_host_cpu_features().get("avx512f"):
+        return LANES, VECTORS
+    return LANES // 2, 2 if filters <= 6 else 1
+
+
+def _correlate_part(
+    code: _Code, shape: tuple[int, int], filters: int, out: ir.Value, stride: ir.Value,
+    u: ir.Value, offsets: ir.Value, n_offsets: ir.Value, weights: ir.Value,
+) -> None:  # fmt: skip
+    """A part of a block of `correlate`, whose sums all lie in registers."""
+    builder, (lanes, vectors) = code.builder, shape
+    entry = builder.block
+    loop = builder.append_basic_block("offsets")
+    done = builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(_INT64)
+    k.add_incoming(ir.Constant(_INT64, 0), entry)
+    sums = [[builder.phi(code.vector(lanes)) for _ in range(vectors)] for _ in range(filters)]
+    for row in sums:
+        for one in row:
+            one.add_incoming(code.zeros(lanes), entry)
+    start = code.at(u, builder.load(code.at(offsets, k)))
+    values = [code.load(code.at(start, lanes * v), lanes) for v in range(vectors)]
+    of_offset = code.at(weights, builder.mul(k, ir.Constant(_INT64, filters)))
+    news = []
+    for f, row in enumerate(sums):
+        weight = code.spread(builder.load(code.at(of_offset, f)), lanes)
+        new = [code.multiply_add(weight, x, one) for x, one in zip(values, row, strict=True)]
+        news.append(new)
+    following = builder.add(k, ir.Constant(_INT64, 1))
+    k.add_incoming(following, loop)
+    for row, new in zip(sums, news, strict=True):
+        for one, value in zip(row, new, strict=True):
+            one.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", following, n_offsets), loop, done)
+    builder.position_at_end(done)
+    for f, new in enumerate(news):
+        row = code.at(out, builder.mul(stride, ir.Constant(_INT64, f)))
+        for v, value in enumerate(new):
+            code.store(value, code.at(row, lanes * v))
+
+
 def _correlate(filters: int) -> Any:
     @intrinsic
     def correlate(typing, out, out_at, stride, u, u_at, offsets, n_offsets, w, w_at):
@@ -133,39 +182,13 @@ def _correlate(filters: int) -> Any:
             out, out_at, stride, u, u_at, offsets, n_offsets, w, w_at = _pointers(
                 context, builder, signature, arguments
             )
-            base, weights = code.at(u, u_at), code.at(w, w_at)
-            entry = builder.block
-            loop = builder.append_basic_block("offsets")
-            done = builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(_INT64)
-            k.add_incoming(ir.Constant(_INT64, 0), entry)
-            sums = [[builder.phi(code.vector(LANES)) for _ in range(VECTORS)]
-                    for _ in range(filters)]  # fmt: skip
-            for row in sums:
-                for one in row:
-                    one.add_incoming(code.zeros(LANES), entry)
-            start = code.at(base, builder.load(code.at(offsets, k)))
-            values = [code.load(code.at(start, LANES * v), LANES) for v in range(VECTORS)]
-            of_offset = code.at(weights, builder.mul(k, ir.Constant(_INT64, filters)))
-            news = []
-            for f, row in enumerate(sums):
-                weight = code.spread(builder.load(code.at(of_offset, f)), LANES)
-                news.append([code.multiply_add(weight, value, one)
-                             for value, one in zip(values, row, strict=True)])  # fmt: skip
-            following = builder.add(k, ir.Constant(_INT64, 1))
-            k.add_incoming(following, loop)
-            for row, new in zip(sums, news, strict=True):
-                for one, value in zip(row, new, strict=True):
-                    one.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, n_offsets), loop, done)
-            builder.position_at_end(done)
-            first = code.at(out, out_at)
-            for f, new in enumerate(news):
-                row = code.at(first, builder.mul(stride, ir.Constant(_INT64, f)))
-                for v, value in enumerate(new):
-                    code.store(value, code.at(row, LANES * v))
+            base, weights, first = code.at(u, u_at), code.at(w, w_at), code.at(out, out_at)
+            lanes, vectors = _registers(filters)
+            for part in range(0, BLOCK, lanes * vectors):
+                _correlate_part(
+                    code, (lanes, vectors), filters, code.at(first, part), stride,
+                    code.at(base, part), offsets, n_offsets, weights,
+                )  # fmt: skip
             return context.get_dummy_value()
 
         return signature, generate
