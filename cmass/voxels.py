@@ -6,7 +6,7 @@ numbers come from κ²), evaluated on n³ points and normalised to unit sum.
 
 For a kernel of full covariance the exponent is a quadratic form. Along y, from one voxel to the next,
 a Gaussian is a product with a factor that is itself a geometric series: two multiplications a
-voxel, no exponential, for all voxels along v at once, which the processor takes several at a time.
+voxel, no exponential, for all voxels along v at once, sixteen of them in registers through all rows.
 Where y and v are so correlated that the factors would run through numbers too small for a float, the
 same is done along v, row by row, from within the kernel. Voxels farther than `CUT_SIGMA` from a galaxy in Mahalanobis distance are mostly skipped.
 """
@@ -46,16 +46,88 @@ _LARGEST_CUT_SIGMA = 38.0
 _LARGEST_EXPONENT = 600.0
 #: Peak of the sum of kernels (each of unit height) below which they are cut farther out.
 _LOW_PEAK = 0.1
+#: Voxels along v that are filled together: two vectors of 512 bits.
+_DOUBLES = 16
 #: Relative size below which the covariance counts as singular.
 _SINGULAR = 1e-10
 
 Grid = NDArray[np.float32]
 
 
+def _add_series() -> Any:
+    """The innermost loop, with everything it changes in registers: LLVM's own vectors."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    integer, n = ir.IntType(64), _DOUBLES // 2
+    kind = ir.VectorType(ir.DoubleType(), n)
+
+    @intrinsic
+    def add_series(typing, out, at, stride, count, values, ratios, k, decay):
+        """Add a series of geometric series to `count` rows of ``out``, `stride` doubles apart.
+
+        Row j gets values[k + l] in its lanes l below `_DOUBLES`; from row to row a value is
+        multiplied by its ratio, and the ratio by `decay`. Arrays of doubles, flat and contiguous.
+        """
+        signature = types.void(
+            out, types.int64, types.int64, types.int64, values, ratios, types.int64, types.float64
+        )
+
+        def generate(context, builder, signature, arguments):
+            out, values, ratios = (
+                context.make_array(signature.args[i])(context, builder, arguments[i]).data
+                for i in (0, 4, 5)
+            )
+            _, at, stride, count, _, _, k, decay = arguments
+
+            def pointer(base: ir.Value, index: ir.Value, part: int) -> ir.Value:
+                place = builder.gep(base, [builder.add(index, ir.Constant(integer, n * part))])
+                return builder.bitcast(place, kind.as_pointer())
+
+            def load(where: ir.Value) -> ir.Value:
+                value = builder.load(where)
+                value.align = 8
+                return value
+
+            first = [(load(pointer(values, k, p)), load(pointer(ratios, k, p))) for p in range(2)]
+            undefined = ir.Constant(kind, ir.Undefined)
+            single = builder.insert_element(undefined, decay, ir.Constant(ir.IntType(32), 0))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
+            decays = builder.shuffle_vector(single, undefined, lanes)
+            entry = builder.block
+            loop, done = (builder.append_basic_block(name) for name in ("rows", "done"))
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            row, place = builder.phi(integer), builder.phi(integer)
+            state = [(builder.phi(kind), builder.phi(kind)) for _ in first]
+            row.add_incoming(ir.Constant(integer, 0), entry)
+            place.add_incoming(at, entry)
+            for part, (value, ratio) in enumerate(state):
+                value.add_incoming(first[part][0], entry)
+                ratio.add_incoming(first[part][1], entry)
+                where = pointer(out, place, part)
+                builder.store(builder.fadd(load(where), value), where).align = 8
+                value.add_incoming(builder.fmul(value, ratio), loop)
+                ratio.add_incoming(builder.fmul(ratio, decays), loop)
+            following = builder.add(row, ir.Constant(integer, 1))
+            row.add_incoming(following, loop)
+            place.add_incoming(builder.add(place, stride), loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add_series
+
+
 @lru_cache(maxsize=1)
 def _kernels() -> Any:
     """The compiled loops (numba is imported when the first grid is made)."""
     from numba import njit
+
+    add_series = _add_series()
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def add_plane_by_plane(points, precision, axis_xy, axis_v, cut, grid):  # pragma: no cover
@@ -71,8 +143,10 @@ def _kernels() -> Any:
         reach_x = cut / np.sqrt(x_only)
         tilt_y, tilt_v = y_x / y_y, v_x / v_v
         width_y, width_v = 1 / np.sqrt(y_y), 1 / np.sqrt(v_v)
-        decay = np.exp(-a_yy * step * step)
-        value, ratio = np.empty(n), np.empty(n)
+        decay, decay_v = np.exp(-a_yy * step * step), np.exp(-a_vv * step_v * step_v)
+        turn = np.exp(-a_yv * step * step_v)
+        value, ratio = np.zeros(n + _DOUBLES), np.zeros(n + _DOUBLES)
+        flat = grid.ravel()
         for p in range(points.shape[0]):
             px, py, pv = points[p, 0], points[p, 1], points[p, 2]
             i0 = max(0, int(np.ceil((px - reach_x - axis_xy[0]) / step)))
@@ -92,17 +166,22 @@ def _kernels() -> Any:
                     continue
                 count = k1 - k0 + 1
                 b = axis_xy[j0] - py
+                c = axis_v[k0] - pv
+                cross = a_xy * a * b + a_xv * a * c + a_yv * b * c
+                height = np.exp(-0.5 * (a_xx * a * a + a_yy * b * b + a_vv * c * c) - cross)
+                along_v = np.exp(-step_v * (a_vv * (c + 0.5 * step_v) + a_xv * a + a_yv * b))
+                along_y = np.exp(-step * (a_yy * (b + 0.5 * step) + a_xy * a + a_yv * c))
                 for k in range(count):
-                    c = axis_v[k0 + k] - pv
-                    cross = a_xy * a * b + a_xv * a * c + a_yv * b * c
-                    value[k] = np.exp(-0.5 * (a_xx * a * a + a_yy * b * b + a_vv * c * c) - cross)
-                    ratio[k] = np.exp(-step * (a_yy * (b + 0.5 * step) + a_xy * a + a_yv * c))
-                for j in range(j0, j1 + 1):
-                    row = grid[i, j, k0 : k0 + count]
-                    for k in range(count):
-                        row[k] += value[k]
-                        value[k] *= ratio[k]
-                        ratio[k] *= decay
+                    value[k], ratio[k] = height, along_y
+                    height *= along_v
+                    along_v *= decay_v
+                    along_y *= turn
+                # Nothing is added behind the last of them, where the next row may begin.
+                for k in range(count, count + _DOUBLES):
+                    value[k] = 0.0
+                start = (i * n + j0) * n + k0
+                for k in range(0, count, _DOUBLES):
+                    add_series(flat, start + k, n, j1 - j0 + 1, value, ratio, k, decay)
 
     @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"})
     def peak_and_sum(grid):  # pragma: no cover
@@ -187,7 +266,8 @@ def _scratch(n: int) -> NDArray[np.float64]:
     """A grid of zeros that this thread uses again: fresh memory costs as much as the sum."""
     grid = getattr(_LOCAL, "grid", None)
     if grid is None or len(grid) != n:
-        grid = _LOCAL.grid = np.empty((n, n, n))
+        # Vectors at the end of the last row read and write beyond it.
+        grid = _LOCAL.grid = np.zeros(n**3 + _DOUBLES)[: n**3].reshape(n, n, n)
     grid[:] = 0
     return grid
 
