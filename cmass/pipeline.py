@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmass.errors import CmassError, WorkspaceError
-from cmass.shards import SIMULATOR_SOURCES, source_digest
+from cmass.shards import (
+    PREDICTION_SOURCES,
+    SIMULATOR_SOURCES,
+    TRAINING_SOURCES,
+    source_digest,
+)
 
 if TYPE_CHECKING:
     from cmass.params import Params
@@ -150,7 +155,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "voxels", "train"),
         inputs=lambda w: (w.mock, w.split, w.voxels / "train", w.voxels / "validation"),
         outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
-        sources=("networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py", "networks/streaming.py", "networks/training.py", "networks/registry.py"),
+        sources=(*TRAINING_SOURCES, "networks/registry.py"),
     ),
     Step(
         "posterior",
@@ -162,7 +167,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
-        sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py", "mass_function.py", "cosmology.py"),
+        sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", *PREDICTION_SOURCES, "mass_function.py", "cosmology.py"),
     ),
     Step(
         "oddity",
@@ -174,7 +179,7 @@ STEPS: tuple[Step, ...] = (
             w.model / _WEIGHTS,
         ),
         outputs=lambda w: (w.oddity,),
-        sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py", "voxels.py", "cosmology.py"),
+        sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", *PREDICTION_SOURCES, "voxels.py", "cosmology.py"),
     ),
     Step(
         "evaluate",
@@ -188,7 +193,7 @@ STEPS: tuple[Step, ...] = (
             w.voxels / "evaluation", w.mock, w.population, w.model / _WEIGHTS, w.posterior,
         ),
         outputs=lambda w: (w.evaluation,),
-        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py", "estimators/richness.py", "cosmology.py", "sky.py", "pretrained", "mock/haloes.py"),
+        sources=("evaluate/__init__.py", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/proof.py", "evaluate/scores.py", "evaluate/population.py", "infer.py", "galweight_mass.py", "mass_function.py", "mock/population.py", "posterior.py", "recalibration.py", "estimators/dispersion.py", *PREDICTION_SOURCES, "estimators/richness.py", "cosmology.py", "sky.py", "pretrained", "mock/haloes.py"),
     ),
     Step(
         "rivals",
@@ -202,7 +207,7 @@ STEPS: tuple[Step, ...] = (
             w.posterior / "posterior_grid.parquet",
         ),
         outputs=lambda w: (w.rivals,),
-        sources=("rivals", "estimators", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "posterior.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py", "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py", "cosmology.py"),
+        sources=("rivals", "estimators", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "posterior.py", *TRAINING_SOURCES, "networks/prediction.py", "voxels.py", "cosmology.py"),
     ),
     Step(
         "infer",
@@ -218,7 +223,7 @@ STEPS: tuple[Step, ...] = (
             w.evaluation / "population.parquet", w.rivals,
         ),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py", "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals", "cosmology.py", "sky.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/calibration.py"),
+        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", *PREDICTION_SOURCES, "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals", "cosmology.py", "sky.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/calibration.py"),
         per_survey=True,
     ),
     Step(
@@ -231,7 +236,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py", "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py", "cosmology.py", "sky.py"),
+        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", *PREDICTION_SOURCES, "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py", "cosmology.py", "sky.py"),
         per_survey=True,
     ),
     Step(

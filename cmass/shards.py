@@ -50,6 +50,15 @@ def digest_of(*values: Any) -> str:
 
 #: Code that mock windows depend on.
 SIMULATOR_SOURCES = ("mock", "cosmology.py", "mass_function.py", "seeds.py")
+#: Code that predictions of CNN_3D depend on, beside its weights and the voxels.
+PREDICTION_SOURCES = (
+    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py",
+)  # fmt: skip
+#: Code that makes a CNN_3D of voxels.
+TRAINING_SOURCES = (
+    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py",
+    "networks/streaming.py", "networks/training.py",
+)  # fmt: skip
 
 
 def source_digest(*names: str) -> str:

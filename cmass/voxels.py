@@ -8,7 +8,8 @@ For a kernel of full covariance the exponent is a quadratic form. Along y, from 
 a Gaussian is a product with a factor that is itself a geometric series: two multiplications a
 voxel, no exponential, for all voxels along v at once, sixteen of them in registers through all rows.
 Where y and v are so correlated that the factors would run through numbers too small for a float, the
-same is done along v, row by row, from within the kernel. Voxels farther than `CUT_SIGMA` from a galaxy in Mahalanobis distance are mostly skipped.
+same is done along v, row by row, from within the kernel. Voxels farther than `CUT_SIGMA` from a
+galaxy in Mahalanobis distance are mostly skipped.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cmass.estimators import PointEstimator
 from cmass.estimators.windows import Sets, Windows
 from cmass.networks import cnn3d
+from cmass.shards import TRAINING_SOURCES
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class CNN3D(PointEstimator):
     reads: ClassVar[str] = "positions and velocities in the whole window"
     sections: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
-        "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py",
-        "networks/prediction.py", "networks/streaming.py", "networks/training.py", "voxels.py",
+        *TRAINING_SOURCES, "networks/prediction.py", "voxels.py",
     )  # fmt: skip
 
     _network: CompiledCNN3D

@@ -22,7 +22,7 @@ from cmass.networks import cnn3d, engines, streaming
 from cmass.params import Params, StepParams, TrainParams
 from cmass.progress import track
 from cmass.seeds import generator
-from cmass.shards import digest_of, source_digest
+from cmass.shards import TRAINING_SOURCES, digest_of, source_digest
 from cmass.tables import (
     atomic_path,
     file_digest,
@@ -38,11 +38,6 @@ log = logging.getLogger(__name__)
 
 #: Parameter sections that training depends on, beside the voxels.
 SECTIONS = ("seed", "train")
-#: Code that makes a network of voxels.
-SOURCES = (
-    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py", "networks/streaming.py",
-    "networks/training.py",
-)  # fmt: skip
 
 
 @dataclass
@@ -253,7 +248,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
     data_digest = digest_of(file_digest(train_folder), file_digest(validation_folder))
     chosen = params.model_dump(mode="json")
-    code = source_digest(*SOURCES)
+    code = source_digest(*TRAINING_SOURCES)
     identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest, code)
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)

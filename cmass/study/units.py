@@ -32,7 +32,13 @@ from cmass.params import Params, WindowParams
 from cmass.posterior import TAIL, cumulative_at, quantiles
 from cmass.pretrained import Bundle
 from cmass.seeds import generator
-from cmass.shards import SIMULATOR_SOURCES, digest_of, source_digest, staged_folder
+from cmass.shards import (
+    SIMULATOR_SOURCES,
+    TRAINING_SOURCES,
+    digest_of,
+    source_digest,
+    staged_folder,
+)
 from cmass.split import set_sizes, split_haloes
 from cmass.tables import (
     file_digest,
@@ -55,10 +61,8 @@ _SECTIONS = (
 )  # fmt: skip
 #: Code that a unit depends on, beside the simulator's.
 _SOURCES = (
-    "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", "networks/cnn3d.py",
-    "half.py", "networks/compiled", "networks/engines.py", "networks/streaming.py", "networks/training.py",
-    "networks/prediction.py",
-    "estimators/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
+    "cosmology.py", "mass_function.py", "seeds.py", "split.py", "voxels.py", *TRAINING_SOURCES,
+    "networks/prediction.py", "estimators/dispersion.py", "posterior.py", "recalibration.py", "study/units.py",
 )  # fmt: skip
 #: Not the simulator's: the list of what can be left out of it, other samples, simulation files.
 _NOT_SIMULATOR = {"ingredients", "population", "survey", "boxes"}
