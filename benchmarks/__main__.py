@@ -13,10 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cmass
 from benchmarks import paired
 from benchmarks.paired import Result
-from cmass.software import git_state
 
 #: One module each.
 HOT_PATHS = ("voxels", "training", "inference", "posterior", "contamination", "boxes")
@@ -40,13 +38,6 @@ def measure(name: str, small: bool) -> list[Result] | None:
         return paired.from_json(file.read_text(encoding="utf-8"))
 
 
-def _version() -> str:
-    """The commit that is measured."""
-    state = git_state()
-    words = f"cmass {cmass.__version__}"
-    return f"{words} at {state['git_commit'][:7]} ({state['git_state']})" if state else words
-
-
 def main() -> int:
     """Run them, print and write the table; 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -59,7 +50,7 @@ def main() -> int:
         from cmass.study.documents import around_markers
 
         around_markers(options.docs, BLOCK)  # said before the work, not after it
-    about = f"{paired.machine()}; {_version()}"
+    about = f"{paired.machine()}; {paired.state()}"
     found: list[Result] = []
     broken = []
     for name in HOT_PATHS:

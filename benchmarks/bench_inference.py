@@ -91,22 +91,27 @@ def command_seconds(n_clusters: int, runs: int) -> float:
     return statistics.median(times)
 
 
-def write_survey(folder: Path, n_clusters: int) -> None:
-    """Clusters evenly over the sky, and 40 to 250 galaxies around each."""
+def write_survey(folder: Path, n_clusters: int, n_places: int | None = None) -> None:
+    """Clusters evenly over the sky, and 40 to 250 galaxies around each.
+
+    Of more clusters than `n_places` several stand at each place and share its galaxies.
+    """
     random = np.random.default_rng(0)
-    number = np.arange(n_clusters)
+    n_places = min(n_places or n_clusters, n_clusters)
+    number = np.arange(n_places)
     ra = number * 180 * (3 - 5**0.5) % 360
-    dec = np.degrees(np.arcsin(np.clip(2 * (number + 0.5) / n_clusters - 1, -0.97, 0.97)))
-    z = random.uniform(0.04, 0.08, n_clusters)
+    dec = np.degrees(np.arcsin(np.clip(2 * (number + 0.5) / n_places - 1, -0.97, 0.97)))
+    z = random.uniform(0.04, 0.08, n_places)
     parts = []
-    for i in range(n_clusters):
+    for i in range(n_places):
         points = 0.98 * cloud(random, int(random.integers(40, 250)))
         angle = np.degrees(points[:, :2] / q0_angular_distance_mpc_h(z[i], -0.55))
         east = (ra[i] + angle[:, 0] / np.cos(np.radians(dec[i]))) % 360
         speed = points[:, 2] / SPEED_OF_LIGHT_KM_S
         parts.append(np.column_stack([east, dec[i] + angle[:, 1], z[i] + (1 + z[i]) * speed]))
-    names = [f"c{i}" for i in number]
-    clusters = {"cluster_id": names, "ra": ra, "dec": dec, "z": z}
+    at = np.arange(n_clusters) % n_places
+    names = [f"c{i}" for i in range(n_clusters)]
+    clusters = {"cluster_id": names, "ra": ra[at], "dec": dec[at], "z": z[at]}
     pq.write_table(pa.table(clusters), folder / "clusters.parquet")
     galaxies = np.concatenate(parts)
     galaxies = galaxies[random.permutation(len(galaxies))]

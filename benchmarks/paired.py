@@ -20,6 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import cmass
+from cmass.software import git_state
+
 Clock = Literal["wall", "cpu"]
 
 #: Packages whose versions decide the speed.
@@ -220,6 +223,13 @@ def machine() -> str:
         f"{_processor()}, {cores()}, {memory:.0f} GiB; Python "
         f"{platform.python_version()}, {packages}; load average {os.getloadavg()[0]:.1f}"
     )
+
+
+def state() -> str:
+    """The commit that is measured."""
+    found = git_state()
+    words = f"cmass {cmass.__version__}"
+    return f"{words} at {found['git_commit'][:7]} ({found['git_state']})" if found else words
 
 
 def _processor() -> str:
