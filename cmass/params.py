@@ -408,7 +408,7 @@ class StepParams(_Section):
     beta_1: float = _f(0.9, "Adam (paper: 0.9)", ge=0, lt=1)
     beta_2: float = _f(0.999, "Adam (paper: 0.999)", ge=0, lt=1)
     batch_size: int = _f(50, "clusters per step (paper: 100)", ge=1)
-    epochs: int = _f(10, "most epochs (paper: about 50)", ge=1)
+    epochs: int = _f(25, "most epochs (paper: about 50)", ge=1)
     patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
 
@@ -418,6 +418,10 @@ class TrainParams(StepParams):
 
     dense_activation: Literal["relu", "linear"] = _f(
         "relu", "of the two hidden dense layers (paper: linear)"
+    )
+    inversion_averaged: bool = _f(
+        True,
+        "estimates are means of a window and its point reflection (paper: of the window alone)",
     )
     engine: Literal["auto", "compiled", "keras"] = _f(
         "auto", "compiled loops, or Keras; auto: Keras where there is a GPU"

@@ -48,7 +48,6 @@ class CNN3D(PointEstimator):
     def fit_point(self, sets: Sets, work: Path) -> None:
         """Take over the run's network, or train one on its voxels."""
         from cmass.networks import training
-        from cmass.networks.compiled import CompiledCNN3D
 
         run, n = sets.workspace, self.params.voxels.n
         if run is not None and self.seed == self.params.seed:
@@ -60,7 +59,7 @@ class CNN3D(PointEstimator):
             voxels / "train", voxels / "validation", work / "checkpoint.npz", n, how,
             self.seed, identity=str(self.seed),
         )  # fmt: skip
-        self._network = CompiledCNN3D(weights, n, rectified=how.dense_activation == "relu")
+        self._network = cnn3d.compiled(weights, n, how)
 
     def point(self, windows: Windows) -> Array:
         """log10 M200c from galaxies; NaN where the window has no density."""
@@ -78,8 +77,7 @@ class CNN3D(PointEstimator):
 
     def save_point(self, folder: Path) -> None:
         """Write the weights."""
-        network = self._network
-        cnn3d.save(network.get_weights(), network.n, network.activation, folder / _WEIGHTS)
+        cnn3d.save(self._network, folder / _WEIGHTS)
 
     def load_point(self, folder: Path) -> None:
         """Read the weights."""

@@ -160,11 +160,12 @@ class DensityNetwork(PointEstimator):
         return [grids[known]], windows.log10_m200c_true[known, None].astype(np.float32)
 
     def point(self, windows: Windows) -> Array:
-        """log10 M200c; NaN where the window has no density."""
+        """log10 M200c, mean of a window and of its reflection in v; NaN where there is no density."""
         grids = self.density(windows)
         known = np.isfinite(grids[:, 0, 0])
         out = np.full(len(windows), np.nan)
-        out[known] = keras_fit.predict(self._model, [grids[known]])[:, 0]
+        both = (grids[known], grids[known][:, ::-1])
+        out[known] = np.mean([keras_fit.predict(self._model, [g])[:, 0] for g in both], axis=0)
         return out
 
     @property

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import keras
 
     from cmass.networks.compiled import CompiledCNN3D
+    from cmass.params import TrainParams
 
 #: Name of the model in the registry.
 NAME = "cmass-cnn3d"
-#: Attribute of a weights file.
-_ACTIVATION = "cmass_dense_activation"
+#: Attributes of a weights file.
+_ACTIVATION, _SYMMETRIES = "cmass_dense_activation", "cmass_symmetries"
+#: A window, and its point reflection: x, y and v change sign (see `streaming.turn`).
+_ALONE, _INVERTED = 0, 14
 #: Layers with weights, as Keras names them in a file.
 _LAYERS = ("conv3d", "conv3d_1", "conv3d_2", "dense", "dense_1", "dense_2")
 
@@ -62,27 +65,37 @@ def build(n: int = 50, activation: Activation = "linear") -> keras.Model:
     return keras.Model(inputs, x, name="cnn3d")
 
 
-def save(
-    weights: Sequence[NDArray[np.floating]], n: int, activation: Activation, path: Path
-) -> keras.Model:
-    """Write weights to a ``.weights.h5`` file of Keras that knows its activation; the Keras model.
+def compiled(weights: Sequence[NDArray[np.floating]], n: int, train: TrainParams) -> CompiledCNN3D:
+    """The network that estimates, of trained weights."""
+    from cmass.networks.compiled import CompiledCNN3D
 
-    The file has the same bytes whenever it is written.
+    return CompiledCNN3D(
+        weights, n, rectified=train.dense_activation == "relu",
+        symmetries=(_ALONE, _INVERTED) if train.inversion_averaged else (_ALONE,),
+    )  # fmt: skip
+
+
+def save(network: CompiledCNN3D, path: Path) -> keras.Model:
+    """Write a network to a ``.weights.h5`` file of Keras; the Keras model, of a window alone.
+
+    The file knows the activation and the symmetries, and has the same bytes whenever it is written.
     """
     import h5py
 
-    model = build(n, activation)
-    model.set_weights(list(weights))
+    model = build(network.n, network.activation)
+    model.set_weights(network.get_weights())
     model.save_weights(path)
     with h5py.File(path, "r+") as file:
-        file.attrs[_ACTIVATION] = activation
+        file.attrs[_ACTIVATION] = network.activation
+        file.attrs[_SYMMETRIES] = np.array(network.symmetries, np.uint8)
     return model
 
 
 def load(path: Path, n: int) -> CompiledCNN3D:
     """The network of a ``.weights.h5`` file, without Keras.
 
-    A file that names no activation is of the paper's linear layers.
+    A file that names no activation is of the paper's linear layers; one that names no symmetries,
+    of windows alone.
 
     Raises
     ------
@@ -98,12 +111,15 @@ def load(path: Path, n: int) -> CompiledCNN3D:
     try:
         with h5py.File(path, "r") as file:
             activation = file.attrs.get(_ACTIVATION, "linear")
+            symmetries = [int(code) for code in file.attrs.get(_SYMMETRIES, [_ALONE])]
             weights = [
                 np.asarray(file[f"layers/{layer}/vars/{k}"]) for layer in _LAYERS for k in range(2)
             ]
         if activation not in get_args(Activation):
             raise ValueError(f"activation {activation!r} is none of {get_args(Activation)}")
-        return CompiledCNN3D(weights, n, rectified=activation == "relu")
+        if not symmetries or not set(symmetries) <= set(range(16)):
+            raise ValueError(f"symmetries {symmetries} are not some of 0 to 15")
+        return CompiledCNN3D(weights, n, rectified=activation == "relu", symmetries=symmetries)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
             f"{path} does not hold the weights of CNN_3D for {n} voxels an axis: {error}"

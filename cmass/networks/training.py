@@ -260,7 +260,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
-    model = cnn3d.save(best, params.voxels.n, params.train.dense_activation, temporary)
+    model = cnn3d.save(cnn3d.compiled(best, params.voxels.n, params.train), temporary)
     temporary.replace(weights)
     history = {
         "epoch": np.arange(1, state.epoch + 1),
@@ -275,6 +275,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         "network": "cnn3d",
         "n_weights": int(model.count_params()),
         "dense_activation": params.train.dense_activation,
+        "inversion_averaged": params.train.inversion_averaged,
         "n_train": streaming.count(train_folder),
         "n_validation": streaming.count(validation_folder),
         "epochs": state.epoch,

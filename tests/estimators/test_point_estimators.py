@@ -65,12 +65,13 @@ def test_one_look_gives_what_two_give(fitted):
 def test_the_order_of_the_galaxies_and_the_sign_of_v_do_not_matter(fitted):
     windows = toy_windows(20, 11)
     np.testing.assert_allclose(fitted.point(shuffled(windows)), fitted.point(windows), atol=1e-5)
-    if fitted.name in ("dispersion", "richness", "caustic"):  # networks learn it, roughly
-        mirrored = type(windows)(
-            windows.cluster_id, windows.points * [1, -1, -1], windows.offsets, windows.z,
-            windows.log10_m200c_true, windows.halo_id,
-        )  # fmt: skip
-        np.testing.assert_allclose(fitted.point(mirrored), fitted.point(windows), atol=1e-6)
+    mirrored = type(windows)(
+        windows.cluster_id, windows.points * [1, -1, -1], windows.offsets, windows.z,
+        windows.log10_m200c_true, windows.halo_id,
+    )  # fmt: skip
+    # Networks look at a window and at its reflection; their densities have single precision.
+    atol = 1e-4 if fitted.name in ("cnn1d", "cnn2d") else 1e-6
+    np.testing.assert_allclose(fitted.point(mirrored), fitted.point(windows), atol=atol)
 
 
 def test_too_few_galaxies_have_no_mass(fitted):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from cmass.errors import WorkspaceError
 from cmass.networks import cnn3d, prediction
 from cmass.networks.compiled import CompiledCNN3D
+from cmass.params import TrainParams
 
 
 def test_shape_of_the_network():
@@ -41,3 +46,31 @@ def test_an_estimate_does_not_depend_on_its_company():
     together = prediction.predict_grids(model, grids)[:, 0]
     alone = np.array([prediction.predict_grids(model, g[None])[0, 0] for g in grids[[0, 101, 229]]])
     np.testing.assert_allclose(alone, together[[0, 101, 229]], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_a_file_knows_how_its_network_estimates(tmp_path: Path, averaged, activation):
+    train = TrainParams(dense_activation=activation, inversion_averaged=averaged)
+    network = cnn3d.compiled(cnn3d.build(12).get_weights(), 12, train)
+    cnn3d.save(network, tmp_path / "a.weights.h5")
+    again = cnn3d.load(tmp_path / "a.weights.h5", 12)
+    assert again.symmetries == ((0, 14) if averaged else (0,))
+    assert again.activation == activation
+    grids = np.random.default_rng(1).random((3, 12, 12, 12)).astype(np.float32)
+    np.testing.assert_array_equal(again.outputs(grids)[0], network.outputs(grids)[0])
+
+
+def test_a_file_that_names_no_symmetries_is_of_windows_alone(tmp_path: Path):
+    cnn3d.build(12).save_weights(tmp_path / "a.weights.h5")
+    assert cnn3d.load(tmp_path / "a.weights.h5", 12).symmetries == (0,)
+
+
+def test_symmetries_that_are_none_are_named(tmp_path: Path):
+    import h5py
+
+    cnn3d.build(12).save_weights(tmp_path / "a.weights.h5")
+    with h5py.File(tmp_path / "a.weights.h5", "r+") as file:
+        file.attrs["cmass_symmetries"] = [0, 16]
+    with pytest.raises(WorkspaceError, match="symmetries"):
+        cnn3d.load(tmp_path / "a.weights.h5", 12)

@@ -40,15 +40,18 @@ class CompiledCNN3D:
         Voxels an axis.
     rectified : bool
         ReLU after the two hidden dense layers (the paper's are linear).
+    symmetries : sequence of int
+        Estimates are means over a window seen in so many ways (see `streaming.turn`): the mass
+        depends on none of them, the error of a network does.
     threads : int, optional
         By default as many as the process may use.
     """
 
     def __init__(
         self, weights: Sequence[NDArray[np.floating]], n: int, *, rectified: bool = False,
-        threads: int | None = None,
+        symmetries: Sequence[int] = (0,), threads: int | None = None,
     ) -> None:  # fmt: skip
-        self.n, self.rectified = n, rectified
+        self.n, self.rectified, self.symmetries = n, rectified, tuple(symmetries)
         one = layers.geometry(n, _WIDTHS[0], 1, _FILTERS[0])
         two = layers.geometry(one.pooled, _WIDTHS[1], _FILTERS[0], _FILTERS[1])
         a, b = np.ogrid[: two.width, : two.width]
@@ -99,7 +102,9 @@ class CompiledCNN3D:
         return sum(x.size for x in self._plain)
 
     def outputs(self, grids: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """log10 M200c (k,) and the outputs of the first dense layer (k, n_features).
+        """log10 M200c (k,) and outputs of the first dense layer (k, n_features).
+
+        Both are means over the symmetries.
 
         Parameters
         ----------
@@ -107,16 +112,19 @@ class CompiledCNN3D:
             Density of unit sum times ``voxels.scale``. Passes through float16, as on disk, so that
             a cluster gets the same estimate by every route.
         """
-        out = self._new_outputs(len(grids))
+        count, views = len(grids), len(self.symmetries)
+        out = self._new_outputs(count * views)
         bits = _bits(grids)
-        rows, symmetries = np.arange(len(grids)), np.zeros(len(grids), np.uint8)
+        rows = np.repeat(np.arange(count), views)  # the views of a cluster share a core's cache
+        symmetries = np.tile(np.array(self.symmetries, np.uint8), count)
 
         def work(_: int, first: int, last: int, scratch: Scratch) -> None:
             layers.estimate(bits, rows, symmetries, first, last, self._weights, self.rectified,
                             scratch, self._fixed, out)  # fmt: skip
 
-        self._deal(work, len(grids))
-        return out.estimate[:, 0], out.hidden_1
+        self._deal(work, count * views)
+        point = out.estimate.reshape(count, views).mean(axis=1)
+        return point, out.hidden_1.reshape(count, views, -1).mean(axis=1)
 
     def loss_and_gradients(
         self, grids: NDArray[np.floating], truth: NDArray[np.floating],
@@ -214,11 +222,13 @@ class CompiledCNN3D:
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self._plain, self.n, self.rectified)
+        return _rebuilt, (self._plain, self.n, self.rectified, self.symmetries)
 
 
-def _rebuilt(weights: list[Floats], n: int, rectified: bool) -> CompiledCNN3D:
-    return CompiledCNN3D(weights, n, rectified=rectified)
+def _rebuilt(
+    weights: list[Floats], n: int, rectified: bool, symmetries: tuple[int, ...]
+) -> CompiledCNN3D:
+    return CompiledCNN3D(weights, n, rectified=rectified, symmetries=symmetries)
 
 
 def weight_shapes(n: int) -> list[tuple[int, ...]]:

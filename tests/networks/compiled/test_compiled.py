@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -67,6 +68,29 @@ def test_outputs_are_those_of_keras(n, activation):
     found, found_features = network.outputs(grids)
     np.testing.assert_allclose(found, expected, rtol=1e-5 * np.ptp(features))
     np.testing.assert_allclose(found_features, features, atol=1e-5 * np.abs(features).max())
+
+
+def test_an_estimate_is_the_mean_over_the_symmetries():
+    weights, grids = weights_of(21), grids_of(21, 7)
+    alone = CompiledCNN3D(weights, 21, rectified=True)
+    both = CompiledCNN3D(weights, 21, rectified=True, symmetries=(0, 14))
+    inverted = np.ascontiguousarray(grids[:, ::-1, ::-1, ::-1])
+    for found, one, other in zip(
+        both.outputs(grids), alone.outputs(grids), alone.outputs(inverted), strict=True
+    ):
+        assert np.abs(one - other).max() > 1e-3  # the network itself sees a difference
+        np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-6, atol=1e-6)
+    for found, reflected in zip(both.outputs(grids), both.outputs(inverted), strict=True):
+        np.testing.assert_array_equal(found, reflected)
+
+
+def test_symmetries_travel_with_the_network():
+    network = CompiledCNN3D(weights_of(12), 12, symmetries=(0, 6, 14))
+    again = copy.deepcopy(network)
+    assert again.symmetries == (0, 6, 14)
+    np.testing.assert_array_equal(
+        again.outputs(grids_of(12, 2))[0], network.outputs(grids_of(12, 2))[0]
+    )
 
 
 def _tensorflow_gradients(model, grids, truth):
