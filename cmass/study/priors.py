@@ -18,6 +18,7 @@ from scipy.special import ndtr
 
 from cmass import pretrained
 from cmass.evaluate import metrics, proof, scores
+from cmass.evaluate.proof import FLAT, HMF
 from cmass.params import Params
 from cmass.posterior import TAIL, cumulative_at, reweight
 from cmass.seeds import generator
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-FLAT, HMF = "flat", "mass function"
 _BIN_MIN = 30
 
 
