@@ -69,7 +69,8 @@ def run(workspace: Workspace, params: Params) -> None:
             network, clouds, params.window, params.voxels, features=True
         )[:, 1:]
         said = made.judge(features, wrong.points, wrong.offsets, wrong.z)
-        rates.add(case, said.flag, wrong.halo_id, params.seed)
+        known = np.isfinite(features[:, 0])  # without a density there is no mass to flag
+        rates.add(case, said.flag[known], wrong.halo_id[known], params.seed)
     table = rates.table()
     write_table(workspace.oddity / "rates.parquet", table, "oddity_rates")
     for row in table.to_pylist():
