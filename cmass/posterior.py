@@ -194,9 +194,10 @@ def _wave_slices(
 def _wave_at(
     queries, shift, scale, masses, slope, first, step, waves, start, step_u, span, low, high
 ):  # pragma: no cover
-    """As `_at`, of the density's waves; and how far all of it is above rounding, dex⁻¹."""
+    """As `_at`, of the density's waves; and how high they are at the mass and in the slice, dex⁻¹."""
     n = queries.size
-    density, cumulative, height = np.zeros(n), np.zeros(n), np.zeros(n)
+    density, cumulative = np.zeros(n), np.zeros(n)
+    height, total_height = np.zeros(n), np.zeros(n)
     row = np.zeros(waves.shape[1], np.complex128)
     for j in range(n):
         _wave_row(queries[j], first, step, waves, row)
@@ -205,11 +206,11 @@ def _wave_at(
         end, _ = _below((high - shift[j]) / scale[j] - move, step_u, span, row)
         here, value = _below((masses[j] - shift[j]) / scale[j] - move, step_u, span, row)
         total = end - begin
-        height[j] = min(value * span, total)
+        height[j], total_height[j] = value * span, total
         if total > 0.0:
             density[j] = value / scale[j] / total if low <= masses[j] <= high else 0.0
             cumulative[j] = min(max((here - begin) / total, 0.0), 1.0)
-    return density, cumulative, height
+    return density, cumulative, height, total_height
 
 
 class _Waves:
@@ -445,27 +446,34 @@ class JointDensity:
         m = np.asarray(masses, float)
         wide = (2 * low - high, 2 * high - low)
         inside, upto = self._at(at, shift, scale, m, wide)
-        below, upto_below = self._at(at, shift, scale, 2 * low - m, wide)
-        above, upto_above = self._at(at, shift, scale, 2 * high - m, wide)
+        # What mirrors add is most often next to nothing, and next to what it is added to.
+        below, upto_below = self._at(at, shift, scale, 2 * low - m, wide, added=True)
+        above, upto_above = self._at(at, shift, scale, 2 * high - m, wide, added=True)
         within = (m >= low) & (m <= high)
-        density = np.where(within, inside + below + above, 0.0)
+        density = np.where(within, np.maximum(inside + below + above, 0.0), 0.0)
         cumulative = np.clip(upto - upto_below + 1.0 - upto_above, 0.0, 1.0)
         return density, np.where(within, cumulative, np.where(m < low, 0.0, 1.0))
 
     def _at(
-        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float]
-    ) -> tuple[Array, Array]:
-        """`conditional_at`, cut off at the limits."""
+        self, at: Array, shift: Array, scale: Array, masses: Array, limits: tuple[float, float],
+        *, added: bool = False,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """`conditional_at`, cut off at the limits.
+
+        Low densities are summed over the pairs, to be right relative to themselves; not if they are
+        only added to others.
+        """
         q, c, w, m = (np.ascontiguousarray(x, float) for x in (at, shift, scale, masses))
         density, cumulative = np.empty(q.size), np.empty(q.size)
         known, waves = np.zeros(q.size, bool), self._waves
         if waves is not None:
             known = waves.covers(q)
-            density[known], cumulative[known], height = _wave_at(
+            density[known], cumulative[known], height, total = _wave_at(
                 q[known], c[known], w[known], m[known], self._slope, waves.first, waves.step,
                 waves.waves, waves.start, waves.step_u, waves.span, *limits,
             )  # fmt: skip
-            known[np.flatnonzero(known)[height < _LOW_DENSITY * waves.peak]] = False
+            least = total if added else np.minimum(height, total)
+            known[np.flatnonzero(known)[least < _LOW_DENSITY * waves.peak]] = False
         rest = ~known
         density[rest], cumulative[rest] = _at(
             q[rest], c[rest], w[rest], m[rest], self._d, self._m, self._h_d, self._slope, self._s,
