@@ -73,5 +73,11 @@ class WorkspaceError(CmassError):
     exit_code = 5
 
 
+class MachineError(CmassError):
+    """Machines that should share the work cannot: no scheduler, no worker, or one of another kind."""
+
+    exit_code = 6
+
+
 class VoxelError(InputError):
     """A cloud of galaxies that has no density: too few, not finite, or degenerate."""

@@ -8,6 +8,7 @@ the paper (Kodi Ramanah+2020) gives one, the paper's value.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -719,6 +720,10 @@ class Params(_Section):
     mirror: str | None = _f(None, "folder that stands in for the network in ingest (sdss)")
     seed: int = _f(20200907, "seed of the run", ge=0)
     workers: int = _f(2, "processes for mock and voxelize", ge=1)
+    scheduler: str | None = _f(
+        None,
+        "Dask scheduler whose workers do that on many machines: tcp://host:8786, or its scheduler file",
+    )
     cosmology: CosmologyParams = CosmologyParams()
     window: WindowParams = WindowParams()
     ingest: IngestParams = IngestParams()
@@ -739,6 +744,15 @@ class Params(_Section):
     publish: PublishParams = PublishParams()
     rivals: RivalsParams = RivalsParams()
     study: StudyParams = StudyParams()
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_is_an_address(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"(tcp|tls|ws|wss)://[^/]+:\d+", value):
+            return value
+        if value.endswith(".json") and "://" not in value:
+            return value
+        raise ValueError("expected tcp://host:port, tls://host:port or a scheduler file *.json")
 
     @model_validator(mode="after")
     def _priors_are_possible(self) -> Params:

@@ -9,19 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import signal
-import threading
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
+from functools import partial as bound
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cmass.errors import MachineError
+from cmass.machines import Pool, open_pool
 from cmass.progress import track
+
+if TYPE_CHECKING:
+    from cmass.params import Params
+
+#: Shards handed out for each that can be made at once: none waits for work, and a million clusters
+#: never are in the memory of a scheduler.
+_AHEAD = 2
+#: Seconds after which workers that have joined get their share.
+_LOOK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,36 +89,6 @@ def source_digest(*names: str) -> str:
 
 
 @contextmanager
-def local_executor(workers: int) -> Iterator[Executor]:
-    """Processes on this machine; work not begun is cancelled when the block ends early.
-
-    Work at hand is waited for, so that nothing writes once the caller has left.
-    """
-    executor = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_settle_worker
-    )
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=True, cancel_futures=True)
-        raise
-    executor.shutdown()
-
-
-def _settle_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone (it may be killed)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
 def staged_folder(folder: Path, digest: str) -> Iterator[Path]:
     """Give ``<folder>.partial`` and move it to `folder` when the block ends well.
 
@@ -139,12 +121,12 @@ def _says(mark: Path, digest: str) -> bool:
 
 
 def run_shards(
-    function: Callable[..., None],
+    function: Callable[[Path, Shard], None],
     shards: Sequence[Shard],
     folder: Path,
     *,
     digest: str,
-    workers: int,
+    params: Params,
     description: str,
 ) -> None:
     """Make all shards of a product and put its folder in place.
@@ -152,29 +134,109 @@ def run_shards(
     Parameters
     ----------
     function : callable
-        ``function(folder, shard)``, importable; writes the shard's outputs below
-        `folder`, each in one piece.
+        ``function(folder, shard)``, importable; writes the shard's outputs below the folder that it
+        is given, which is not `folder`.
     shards : sequence of Shard
+        Paths in their arguments are absolute: a worker's current folder may be another.
     folder : Path
         The product's final folder.
     digest : str
         Identity of the work (parameters and inputs): shards of a broken run are kept
         only if it was the same.
-    workers : int
-        Processes; 1 works in this process.
+    params : Params
+        Say who makes the shards: `workers` processes, or the workers of `scheduler`. One process, or
+        one shard, is worked on here.
     description : str
         Label of the progress bar.
     """
     with staged_folder(folder, digest) as partial:
-        for shard in shards:
-            for name in shard.outputs:
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        left = [s for s in shards if not all((partial / name).exists() for name in s.outputs)]
-        if workers == 1 or len(left) <= 1:
-            for shard in track(left, description):
-                function(partial, shard)
+        here = partial.resolve()
+        for parent in {(here / name).parent for shard in shards for name in shard.outputs}:
+            parent.mkdir(parents=True, exist_ok=True)
+        left = [s for s in shards if not all((here / name).exists() for name in s.outputs)]
+        make = bound(_make_aside, function, here, digest)
+        try:
+            if len(left) <= 1 or (params.scheduler is None and params.workers == 1):
+                for shard in track(left, description):
+                    make(shard)
+            else:
+                with open_pool(params, here / "digest") as pool:
+                    for _ in track(_made(pool, make, left), description, total=len(left)):
+                        pass
+                    _await(here, [name for shard in left for name in shard.outputs], pool.delay_s)
+        finally:
+            # Whoever still writes there outlived an earlier run; the next run clears up after it.
+            shutil.rmtree(_scratch(here), ignore_errors=True)
+
+
+def _made(pool: Pool, make: Callable[[Shard], None], shards: Sequence[Shard]) -> Iterator[None]:
+    """Hand out shards to a pool, some ahead; yield as often as one is made."""
+    waiting = iter(shards)
+    running: set[Future[None]] = set()
+    while True:
+        room = max(1, _AHEAD * pool.slots()) - len(running)
+        running |= {pool.executor.submit(make, shard) for shard in islice(waiting, max(0, room))}
+        if not running:
             return
-        with local_executor(workers) as executor:
-            futures = [executor.submit(function, partial, shard) for shard in left]
-            for future in track(as_completed(futures), description, total=len(futures)):
-                future.result()
+        done, running = wait(running, _LOOK_S, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            yield
+
+
+def _scratch(partial: Path) -> Path:
+    """Where shards of a product are written before they are moved to ``<folder>.partial``."""
+    return partial.with_suffix(".scratch")
+
+
+def _make_aside(
+    function: Callable[[Path, Shard], None], partial: Path, digest: str, shard: Shard
+) -> None:
+    """Make one shard aside, and move it to its place if that is still the same folder.
+
+    On many machines a worker may outlive the run that it works for, by a kill or a broken line, and
+    another run, with other parameters, may by then have begun at the same path: what such a
+    worker has made finds no place.
+    """
+    own = f"{shard.number:05d}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    aside = _scratch(partial) / own
+    with _opened(partial, digest) as root:
+        try:
+            for name in shard.outputs:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            function(aside, shard)
+            for name in shard.outputs:
+                os.replace(aside / name, name, dst_dir_fd=root)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)  # cleared by the run that it outlived
+
+
+@contextmanager
+def _opened(partial: Path, digest: str) -> Iterator[int]:
+    """Descriptor of the folder at `partial`: of this very folder, whatever stands there later."""
+    try:
+        root = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise MachineError(
+            f"{socket.gethostname()} does not see {partial}: put the data folder (--data) on a file "
+            "system that all machines mount at the same path"
+        ) from error
+    try:
+        with open(os.open("digest", os.O_RDONLY, dir_fd=root)) as mark:
+            if mark.read() != digest:
+                raise MachineError(f"{partial} belongs to another run by now")
+        yield root
+    finally:
+        os.close(root)
+
+
+def _await(folder: Path, names: Sequence[str], seconds: float) -> None:
+    """Wait until files that others have written are seen from here: network folders are slow."""
+    end = time.monotonic() + seconds
+    while unseen := set(names) - {p.relative_to(folder).as_posix() for p in folder.rglob("*")}:
+        if time.monotonic() > end:
+            raise MachineError(
+                f"{len(unseen)} files that workers have made are not in {folder}, {min(unseen)} among "
+                f"them: does it lie on the same file system on all machines?"
+            )
+        time.sleep(1.0)

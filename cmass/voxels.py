@@ -443,9 +443,8 @@ def run(workspace: Workspace, params: Params) -> None:
     )
     shards = list(_plan(workspace, params, set_of))
     run_shards(
-        make_shard, shards, workspace.voxels, digest=identity, workers=params.workers,
-        description="voxelize",
-    )  # fmt: skip
+        make_shard, shards, workspace.voxels, digest=identity, params=params, description="voxelize"
+    )
     log.info("voxelize: %d clusters in %d shards", len(set_of), len(shards))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -23,6 +23,10 @@ class Workspace:
     root: Path
     profile: str
     survey: str
+
+    def resolved(self) -> Workspace:
+        """The same with an absolute path, for processes whose current folder is another."""
+        return replace(self, root=self.root.resolve())
 
     @property
     def home(self) -> Path:

@@ -16,8 +16,8 @@ from cmass.workspace import Workspace
 ROOT = Path(__file__).parents[1]
 #: Products and folders of the workspace, as its properties call them.
 AREAS = {n for n, v in vars(Workspace).items() if isinstance(v, property)} - {"home"}
-#: Not part of a product's content: how many processes, where downloads and runs are kept.
-FREE_PARAMETERS = {"workers", "profile"}
+#: Not part of a product's content: who works, where downloads and runs are kept.
+FREE_PARAMETERS = {"workers", "scheduler", "profile"}
 #: Noted where all parameters were written down.
 RECORDED = "(recorded)"
 FREE_AREAS = {"downloads", "mlflow", "boxes"}

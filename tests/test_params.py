@@ -101,6 +101,12 @@ def test_overrides_win_and_none_means_not_given():
     assert (p.survey, p.mirror, p.seed) == ("sdss", None, 5)
 
 
+@pytest.mark.parametrize("place", ["tcp://10.0.0.1:8786", "tls://dask:8786", "/shared/dask.json"])
+def test_a_scheduler_is_an_address_or_a_file(place):
+    assert Params(scheduler=place).scheduler == place
+    assert Params().scheduler is None
+
+
 def test_the_built_in_file_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_params() == Params()
@@ -128,6 +134,9 @@ def test_the_built_in_file_is_found_from_anywhere(tmp_path, monkeypatch):
         ("[1, 2]", "names and values"),
         ("profile: huge", "no profile 'huge'; choose from smoke, standard, paper"),
         ("seed: -1", "seed: "),
+        ("scheduler: login01:8786", r"scheduler: expected tcp://host:port.*'login01:8786'"),
+        ("scheduler: tcp://login01", r"scheduler: expected tcp://host:port"),
+        ("scheduler: http://h:1/s.json", r"scheduler: expected tcp://host:port"),
         ("train: {epochs: 1.5}", r"train\.epochs: .*integer"),
         ("voxels: {kappa: .nan}", r"voxels\.kappa: "),
     ],

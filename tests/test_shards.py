@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cmass import seeds
-from cmass.shards import Shard, digest_of, run_shards, staged_folder
+from cmass.errors import MachineError
+from cmass.machines import Pool
+from cmass.params import Params
+from cmass.shards import (
+    Shard,
+    _await,
+    _made,
+    _make_aside,
+    digest_of,
+    run_shards,
+    staged_folder,
+)
 from cmass.tables import atomic_path, file_digest
 
 ROOT = Path(__file__).parents[1]
@@ -21,12 +35,12 @@ ROOT = Path(__file__).parents[1]
 
 def make(folder: Path, shard: Shard) -> None:
     """Write random numbers that belong to the shard, and count the call."""
-    (seed,) = shard.arguments
+    seed, note = shard.arguments
     values = seeds.generator(seed, "test", shard.number).normal(size=1000)
     for name in shard.outputs:
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(values.tobytes())
-    with open(folder.parent / "calls", "a") as stream:
+    with open(note, "a") as stream:
         stream.write(f"{shard.number}\n")
 
 
@@ -36,8 +50,8 @@ def fail_at_three(folder: Path, shard: Shard) -> None:
     make(folder, shard)
 
 
-def shards(seed: int = 1, n: int = 6) -> list[Shard]:
-    return [Shard(i, (f"a/{i:03d}.bin", f"b/{i:03d}.bin"), (seed,)) for i in range(n)]
+def shards(note: Path, seed: int = 1, n: int = 6) -> list[Shard]:
+    return [Shard(i, (f"a/{i:03d}.bin", f"b/{i:03d}.bin"), (seed, note)) for i in range(n)]
 
 
 def calls(folder: Path) -> list[int]:
@@ -46,7 +60,11 @@ def calls(folder: Path) -> list[int]:
 
 
 def work(folder: Path, function=make, *, seed=1, digest="d", workers=1) -> None:
-    run_shards(function, shards(seed), folder, digest=digest, workers=workers, description="work")
+    note = folder.parent / "calls"
+    run_shards(
+        function, shards(note, seed), folder, digest=digest, params=Params(workers=workers),
+        description="work",
+    )  # fmt: skip
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
@@ -123,6 +141,62 @@ def test_staged_folder_leaves_partial_work_on_error(tmp_path):
     assert (tmp_path / "x" / "file").read_text() == "kept"
 
 
+def test_what_outlives_its_run_finds_no_place(tmp_path):
+    """Another run, with other parameters, begins at the same path while a shard is made."""
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "digest").write_text("d")
+    shard = shards(tmp_path / "calls")[0]
+    with pytest.raises(FileNotFoundError, match=r"a/000\.bin"):
+        _make_aside(start_another_run, tmp_path / "out.partial", "d", shard)
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"out.partial/digest", "calls"}
+    assert (tmp_path / "out.partial" / "digest").read_text() == "another"
+
+
+def start_another_run(folder: Path, shard: Shard) -> None:
+    make(folder, shard)
+    partial = folder.parents[1] / "out.partial"
+    shutil.rmtree(partial)
+    for name in ("a", "b"):
+        (partial / name).mkdir(parents=True)
+    (partial / "digest").write_text("another")
+
+
+def test_a_shard_of_another_run_is_not_begun(tmp_path):
+    with staged_folder(tmp_path / "out", "this") as partial:
+        with pytest.raises(MachineError, match="belongs to another run"):
+            _make_aside(make, partial, "other", shards(tmp_path / "calls")[0])
+        assert calls(tmp_path / "out") == []
+
+
+def test_a_folder_that_is_not_seen_is_named(tmp_path):
+    with pytest.raises(MachineError, match=r"does not see .*out\.partial.*mount at the same path"):
+        _make_aside(make, tmp_path / "out.partial", "d", shards(tmp_path / "calls")[0])
+
+
+def test_files_that_come_late_are_waited_for_and_missing_ones_named(tmp_path):
+    threading.Timer(0.5, (tmp_path / "late").touch).start()
+    _await(tmp_path, ["late"], 60)
+    with pytest.raises(MachineError, match="1 files .* are not in .*never"):
+        _await(tmp_path, ["late", "never"], 0)
+
+
+def test_no_more_shards_are_handed_out_than_keep_the_pool_busy(tmp_path):
+    class Counting(ThreadPoolExecutor):
+        handed_out, done, most = 0, 0, 0
+
+        def submit(self, function, /, *arguments):
+            self.handed_out += 1
+            self.most = max(self.most, self.handed_out - self.done)
+            return super().submit(function, *arguments)
+
+    with Counting(3) as executor:
+        for _ in _made(Pool(executor, lambda: 3), lambda shard: None, shards(tmp_path, n=50)):
+            executor.done += 1
+    assert executor.done == executor.handed_out == 50
+    assert executor.most <= 6
+
+
 def test_digest_tells_values_apart():
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     assert digest_of(1, 2) != digest_of(2, 1)
@@ -132,16 +206,19 @@ def test_digest_tells_values_apart():
 _PARENT = """
 import sys, time
 from pathlib import Path
+from cmass.params import Params
 from cmass.shards import Shard, run_shards
 from tests.test_shards import linger
 if __name__ == "__main__":
-    run_shards(linger, [Shard(i, (f"{i}",), ()) for i in range(8)], Path(sys.argv[1]),
-               digest="d", workers=2, description="x")
+    out = Path(sys.argv[1])
+    run_shards(linger, [Shard(i, (f"{i}",), (out.parent / "pids",)) for i in range(8)], out,
+               digest="d", params=Params(workers=2), description="x")
 """
 
 
 def linger(folder: Path, shard: Shard) -> None:
-    with open(folder.parent / "pids", "a") as stream:
+    (note,) = shard.arguments
+    with open(note, "a") as stream:
         stream.write(f"{os.getpid()}\n")
     time.sleep(60 if shard.number >= 2 else 0.01)
     (folder / shard.outputs[0]).write_text(str(np.float64(shard.number)))

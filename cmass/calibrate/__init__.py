@@ -242,8 +242,12 @@ def _footprint_digest(workspace: Workspace) -> str:
 def _run_points(workspace: Workspace, params: Params, u: Array) -> None:
     """Simulate the design, unless the same one is there already."""
     how = params.calibrate
+    everywhere = workspace.resolved()
     shards = [
-        Shard(i, (f"point-{i:03d}.parquet",), (i, values_at(params, point), how.n_windows, workspace, params))
+        Shard(
+            i, (f"point-{i:03d}.parquet",),
+            ("points", i, values_at(params, point), how.n_windows, everywhere, params),
+        )
         for i, point in enumerate(u)
     ]  # fmt: skip
     _run_once(
@@ -261,8 +265,9 @@ def _large_runs(
     another kind have others: what the anchor has by chance does not speak in the check.
     """
     n = params.calibrate.check_windows
+    everywhere = workspace.resolved()
     shards = [
-        Shard(0, (f"{name}.parquet",), (name, values, n, workspace, params))
+        Shard(0, (f"{name}.parquet",), (kind, name, values, n, everywhere, params))
         for name, values in places.items()
     ]
     _run_once(
@@ -285,9 +290,7 @@ def _run_once(
     if mark.exists() and folder.exists() and read_json(mark)["digest"] == digest:
         log.info("calibrate: %s are there", name)
         return
-    run_shards(
-        measure_point, shards, folder, digest=digest, workers=params.workers, description=words
-    )  # fmt: skip
+    run_shards(measure_point, shards, folder, digest=digest, params=params, description=words)
     write_json(mark, {"digest": digest})
 
 

@@ -90,10 +90,10 @@ def simulated(params: Params, values: Mapping[str, float], n_windows: int) -> Wi
 
 def measure_point(folder: Path, shard: Shard) -> None:
     """Simulate one design point, compare it with the survey and write what came out."""
-    number, values, n_windows, workspace, params = shard.arguments
+    kind, number, values, n_windows, workspace, params = shard.arguments
     real = survey_windows(workspace, params)
     # Every point has haloes of its own: their noise averages out in the fit.
-    seed = int(generator(params.seed, f"calibrate {folder.stem}", shard.number).integers(1 << 31))
+    seed = int(generator(params.seed, f"calibrate {kind}", shard.number).integers(1 << 31))
     mocks = simulated(params.model_copy(update={"seed": seed}), values, n_windows)
     matched = match_half(real, mocks, HALF, params.realism)
     if not matched.real.weight.any():

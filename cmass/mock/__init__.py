@@ -150,9 +150,7 @@ def observe_plans(
     values = params.model_dump(mode="json")
     kept = {name: values[name] for name in sections}
     digest = digest_of(kept, source_digest(*SIMULATOR_SOURCES), source.identity)
-    run_shards(
-        make_shard, shards, folder, digest=digest, workers=params.workers, description=description
-    )
+    run_shards(make_shard, shards, folder, digest=digest, params=params, description=description)
 
 
 def run(workspace: Workspace, params: Params) -> None:

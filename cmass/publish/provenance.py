@@ -15,7 +15,7 @@ from cmass.workspace import Workspace
 
 #: Words in names of statements that differ between two clones that made the same thing: they
 #: stay in provenance.json and out of the Parquet file, which has to be the same in both.
-VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers"}
+VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers", "scheduler"}
 
 
 def gather(workspace: Workspace, params: Params) -> dict[str, Any]:

@@ -158,7 +158,8 @@ def test_only_even_clusters_are_read(done, tmp_path):
         these = with_values(params, {"infer.area_deg2": area_deg2})
         folder = tmp_path / name / "points"
         folder.mkdir(parents=True)
-        design.measure_point(folder, Shard(0, ("point.parquet",), (0, TRUTH, 60, workspace, these)))
+        arguments = ("points", 0, TRUTH, 60, workspace, these)
+        design.measure_point(folder, Shard(0, ("point.parquet",), arguments))
         return read_table(folder / "point.parquet", "realism")
 
     alone = Workspace(tmp_path / "alone", "smoke", "embedded")

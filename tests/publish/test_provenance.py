@@ -35,7 +35,7 @@ def test_what_differs_between_clones_stays_in_json(released: Workspace) -> None:
     assert "T" in facts["release"]["created"]
     table = read_table(latest / "provenance.parquet", "provenance")
     properties = set(table["property"].to_pylist())
-    assert not {"clusters.retrieved", "created", "workers", "mirror"} & properties
+    assert not {"clusters.retrieved", "created", "workers", "scheduler", "mirror"} & properties
     texts = " ".join(table["text"].to_pylist())
     assert str(released.root) not in texts
 

@@ -56,4 +56,4 @@ def open_box(workspace: Workspace, params: Params) -> BoxSource:
     )  # fmt: skip
     folder = workspace.boxes / identity[:16]
     sort_box(files, environment.log10_m200c_min, params.cosmology.omega_m, folder)
-    return BoxSource(folder, identity)
+    return BoxSource(folder.resolve(), identity)
