@@ -106,7 +106,12 @@ def test_a_parameter_reruns_its_step_and_what_follows_from_a_changed_product(wor
 
 def test_a_parameter_of_no_step_reruns_nothing(workspace, params):
     run_all(workspace, params)
-    assert run_all(workspace, _changed(params, workers=7, publish={"title": "x"})) == []
+    assert (
+        run_all(
+            workspace, _changed(params, workers=7, scheduler="tcp://h:1", publish={"title": "x"})
+        )
+        == []
+    )
 
 
 def test_going_back_to_old_parameters_is_a_change_too(workspace, params):
