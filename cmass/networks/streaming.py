@@ -1,18 +1,24 @@
-"""Voxels from Parquet to batches, a few row groups in memory at a time."""
+"""From mocks on disk to batches: voxels, a few shards in memory at a time, or lists of galaxies.
+
+Both hand out the same clusters in the same order with the same symmetries.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cmass.errors import WorkspaceError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,75 @@ class Batch:
     def grids(self) -> NDArray[np.float32]:
         """The grids as Keras takes them, shape (k, n, n, n, 1)."""
         return self.turned()[..., None].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ListBatch:
+    """Clusters of one step as lists of galaxies, turned already.
+
+    Attributes
+    ----------
+    points : ndarray of float32, shape (k, G, 3)
+        x, y (Mpc/h) and v (km/s); 0 behind the galaxies of a cluster.
+    counts : ndarray of int32, shape (k,)
+        Galaxies of each cluster.
+    masses : ndarray of float32, shape (k,)
+        log10 M200c.
+    """
+
+    points: NDArray[np.float32]
+    counts: NDArray[np.int32]
+    masses: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+AnyBatch = Batch | ListBatch
+
+
+class Source(Protocol):
+    """Clusters that a network learns from, or is judged on."""
+
+    def __len__(self) -> int:
+        """Clusters."""
+        ...
+
+    def masses(self) -> NDArray[np.float64]:
+        """True log10 M200c of all clusters, in order."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        random: np.random.Generator | None = None,
+        *,
+        augmented: bool = False,
+    ) -> Iterator[AnyBatch]:
+        """Yield all clusters once; with `random` in an order drawn by it (see `groups`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """The voxels of a folder of shards."""
+
+    folder: Path
+
+    def __len__(self) -> int:
+        return count(self.folder)
+
+    def masses(self) -> NDArray[np.float64]:
+        return true_masses(self.folder)
+
+    def batches(
+        self,
+        batch_size: int,
+        random: np.random.Generator | None = None,
+        *,
+        augmented: bool = False,
+    ) -> Iterator[Batch]:
+        return batches(self.folder, batch_size, random, augmented=augmented)
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -95,6 +170,76 @@ def turn(grids: NDArray[np.float16], symmetries: NDArray[np.integer]) -> NDArray
     return out
 
 
+def turn_points(
+    points: NDArray[np.float32], symmetries: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Turn and reflect lists of galaxies (k, G, 3), as `turn` does their grids."""
+    swap, *signs = ((symmetries[:, None] >> bit) & 1 for bit in range(4))
+    x, y, v = (points[..., j] for j in range(3))
+    swapped = (np.where(swap, y, x), np.where(swap, x, y), v)
+    turned = [np.where(sign, -values, values) for sign, values in zip(signs, swapped, strict=True)]
+    return np.stack(turned, axis=-1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Shards that are shuffled together, and the batches that they give.
+
+    Attributes
+    ----------
+    shards : list of int
+        Their clusters come behind those that the group before left.
+    picks : list of (rows, symmetries)
+        Of each batch.
+    left : ndarray of int64
+        Rows that wait for the next group.
+    """
+
+    shards: list[int]
+    picks: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]
+    left: NDArray[np.int64]
+
+
+def groups(
+    sizes: Sequence[int],
+    batch_size: int,
+    random: np.random.Generator,
+    *,
+    augmented: bool,
+    shards_in_memory: int = 2,
+) -> Iterator[Group]:
+    """Draw the order of an epoch.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Clusters of each shard.
+    batch_size : int
+        Clusters in a batch; the last one may be smaller.
+    random : numpy.random.Generator
+        Shuffles shards, and clusters within `shards_in_memory` shards.
+    augmented : bool
+        Draw a symmetry for each cluster (see `turn`).
+    shards_in_memory : int
+        Shards shuffled together: what memory holds, whatever the size of the set.
+    """
+    order = random.permutation(len(sizes))
+    waiting = 0
+    for start in range(0, len(order), shards_in_memory):
+        shards = [int(i) for i in order[start : start + shards_in_memory]]
+        total = waiting + sum(sizes[i] for i in shards)
+        shuffled = random.permutation(total)
+        last = start + shards_in_memory >= len(order)
+        full = total if last else total // batch_size * batch_size
+        picks = []
+        for first in range(0, full, batch_size):
+            rows = shuffled[first : min(first + batch_size, full)]
+            drawn = random.integers(0, 16, len(rows)) if augmented else np.zeros(len(rows))
+            picks.append((rows, drawn.astype(np.uint8)))
+        yield Group(shards, picks, shuffled[full:])
+        waiting = total - full
+
+
 def batches(
     folder: Path,
     batch_size: int,
@@ -103,21 +248,20 @@ def batches(
     augmented: bool = False,
     shards_in_memory: int = 2,
 ) -> Iterator[Batch]:
-    """Yield the clusters of a folder, as many at a time as a step takes.
+    """Yield the clusters of a folder of voxels, as many at a time as a step takes.
 
     Parameters
     ----------
     folder : Path
-        Shards of one set.
+        Shards of voxels.
     batch_size : int
-        Clusters a batch; the last one may be smaller.
+        Clusters in a batch; the last one may be smaller.
     random : numpy.random.Generator, optional
-        Shuffles shards, and clusters within `shards_in_memory` shards; without it
-        clusters come in the order of the files.
+        Draws the order (see `groups`); without it clusters come in the order of the files.
     augmented : bool
         Draw a symmetry for each cluster (see `turn`); needs `random`.
     shards_in_memory : int
-        Shards shuffled together: what memory holds, whatever the size of the set.
+        Shards shuffled together.
     """
     files = shard_files(folder)
     if random is None:
@@ -134,34 +278,29 @@ def batches(
         if pending_y and sum(map(len, pending_y)):
             yield _plain(np.concatenate(pending_x), np.concatenate(pending_y))
         return
-    order = [files[i] for i in random.permutation(len(files))]
+    sizes = [pq.read_metadata(file).num_rows for file in files]
     rest_x: NDArray[np.float16] | None = None
     rest_y = np.zeros(0)
-    for start in range(0, len(order), shards_in_memory):
-        parts = [
-            part for file in order[start : start + shards_in_memory] for part in read_voxels(file)
-        ]
+    for group in groups(
+        sizes, batch_size, random, augmented=augmented, shards_in_memory=shards_in_memory
+    ):
+        parts = [part for i in group.shards for part in read_voxels(files[i])]
         x = np.concatenate(
             [p[2] for p in parts] if rest_x is None else [rest_x, *(p[2] for p in parts)]
         )
         y = np.concatenate([rest_y, *(p[1] for p in parts)])
         del parts
-        shuffled = random.permutation(len(y))
-        last = start + shards_in_memory >= len(order)
-        full = len(y) if last else len(y) // batch_size * batch_size
-        for first in range(0, full, batch_size):
-            rows = shuffled[first : min(first + batch_size, full)]
-            symmetries = random.integers(0, 16, len(rows)) if augmented else np.zeros(len(rows))
-            yield Batch(x, rows, symmetries.astype(np.uint8), y[rows].astype(np.float32))
-        rest_x, rest_y = x[shuffled[full:]], y[shuffled[full:]]
+        for rows, symmetries in group.picks:
+            yield Batch(x, rows, symmetries, y[rows].astype(np.float32))
+        rest_x, rest_y = x[group.left], y[group.left]
 
 
-def prefetched(items: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:
+def prefetched(items: Iterator[T], depth: int = 3) -> Iterator[T]:
     """Yield `items` in order while a thread prepares the next `depth` of them."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    ready: queue.Queue[T | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(item: Batch | BaseException | None) -> bool:
+    def put(item: T | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
