@@ -414,6 +414,13 @@ class StepParams(_Section):
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
 
 
+#: Why parameters of training are refused.
+NO_DEVICE = (
+    "train.grids: device needs Keras, and train.engine is compiled; set train.engine to auto or "
+    "keras, or train.grids to files"
+)
+
+
 class TrainParams(StepParams):
     """Training of CNN_3D (SPEC section 5)."""
 
@@ -425,8 +432,18 @@ class TrainParams(StepParams):
         "estimates are means of a window and its point reflection (paper: of the window alone)",
     )
     engine: Literal["auto", "compiled", "keras"] = _f(
-        "auto", "compiled loops, or Keras; auto: Keras where there is a GPU"
+        "auto", "compiled loops, or Keras; auto: Keras where there is a GPU, or grids: device"
     )
+    grids: Literal["files", "device"] = _f(
+        "files",
+        "of train and validation: voxels on disk; device: made of galaxies by Keras, for a GPU",
+    )
+
+    @model_validator(mode="after")
+    def _engine_makes_grids(self) -> TrainParams:
+        if self.grids == "device" and self.engine == "compiled":
+            raise ValueError(NO_DEVICE)
+        return self
 
 
 class PosteriorParams(_Section):

@@ -84,6 +84,8 @@ class Step:
 
 
 _WEIGHTS = "cnn3d.weights.h5"
+#: Steps that train CNN_3D: with ``train.grids: device`` they read no voxels.
+_MAKE_GRIDS = ("train", "rivals")
 _MODEL_FILES = (_WEIGHTS, "history.parquet", "history.json", "model.json", "registry.json")
 
 #: Every step, in order (SPEC section 2).
@@ -143,7 +145,7 @@ STEPS: tuple[Step, ...] = (
         "voxelize",
         "cmass.voxels:run",
         "Turn the mock clusters into density grids in phase space.",
-        sections=("window", "voxels"),
+        sections=("window", "voxels", "train.grids"),
         inputs=lambda w: (w.mock, w.split),
         outputs=lambda w: (w.voxels,),
         sources=("voxels.py", "half.py"),
@@ -152,8 +154,8 @@ STEPS: tuple[Step, ...] = (
         "train",
         "cmass.networks.training:run",
         "Train CNN_3D on the density grids and register it.",
-        sections=("seed", "voxels", "train"),
-        inputs=lambda w: (w.mock, w.split, w.voxels / "train", w.voxels / "validation"),
+        sections=("seed", "window", "voxels", "train"),
+        inputs=lambda w: (w.mock, w.split, w.voxels),
         outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
         sources=(*TRAINING_SOURCES, "networks/registry.py"),
     ),
@@ -173,11 +175,8 @@ STEPS: tuple[Step, ...] = (
         "oddity",
         "cmass.oddity:run",
         "Learn what mocks look like, to flag clusters unlike any and windows with two clusters.",
-        sections=("seed", "cosmology", "window", "voxels", "oddity"),
-        inputs=lambda w: (
-            w.voxels / "train", w.voxels / "test", w.voxels / "evaluation", w.mock, w.split,
-            w.model / _WEIGHTS,
-        ),
+        sections=("seed", "cosmology", "window", "voxels", "train.grids", "oddity"),
+        inputs=lambda w: (w.voxels, w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.oddity,),
         sources=("oddity", "estimators/dispersion.py", "estimators/richness.py", "estimators/windows.py", "evaluate/metrics.py", "mock/contamination.py", *PREDICTION_SOURCES, "voxels.py", "cosmology.py"),
     ),
@@ -203,7 +202,7 @@ STEPS: tuple[Step, ...] = (
             "seed", "cosmology", "window", "voxels", "train", "posterior", "evaluate", "rivals",
         ),
         inputs=lambda w: (
-            w.mock, w.split, w.voxels / "train", w.voxels / "validation", w.model / _WEIGHTS,
+            w.mock, w.split, w.voxels, w.model / _WEIGHTS,
             w.posterior / "posterior_grid.parquet",
         ),
         outputs=lambda w: (w.rivals,),
@@ -431,7 +430,11 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
         given = [*files.haloes, *files.galaxies, *([files.clusters] if files.clusters else [])]
     if one.name == "figures":  # studies are no steps: what there is of them is drawn
         given = [str(file) for file in sorted(workspace.study.glob("*/*.parquet"))]
-    return one.inputs(workspace) + tuple(Path(path) for path in given)
+    # DVC must be told one list for all parameters: there these stages wait for the voxels too.
+    device = one.name in _MAKE_GRIDS and params.train.grids == "device"
+    unread = (workspace.voxels,) if device else ()
+    read = tuple(path for path in one.inputs(workspace) if path not in unread)
+    return read + tuple(Path(path) for path in given)
 
 
 def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:

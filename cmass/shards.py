@@ -66,10 +66,10 @@ SIMULATOR_SOURCES = ("mock", "cosmology.py", "mass_function.py", "seeds.py")
 PREDICTION_SOURCES = (
     "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py",
 )  # fmt: skip
-#: Code that makes a CNN_3D of voxels.
+#: Code that makes a CNN_3D of voxels, or of galaxies.
 TRAINING_SOURCES = (
-    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/engines.py",
-    "networks/streaming.py", "networks/training.py",
+    "networks/cnn3d.py", "half.py", "networks/compiled", "networks/density_layer.py",
+    "networks/engines.py", "networks/lists.py", "networks/streaming.py", "networks/training.py",
 )  # fmt: skip
 
 

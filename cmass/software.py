@@ -12,7 +12,7 @@ import cmass
 
 #: Packages that shape the products.
 PACKAGES = (
-    "numpy", "scipy", "pyarrow", "duckdb", "tensorflow-cpu", "keras", "astropy", "colossus",
+    "numpy", "scipy", "pyarrow", "duckdb", "tensorflow-cpu", "jax", "keras", "astropy", "colossus",
     "numba", "matplotlib", "mlflow", "dvc", "great-expectations",
 )  # fmt: skip
 #: What decides the products; anything else in a clone may change without making it dirty.

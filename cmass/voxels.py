@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Parameter sections that the voxels depend on, beside the mocks and the split.
 SECTIONS = ("window", "voxels")
+#: Sets that need none on disk where training makes its own grids (``train.grids``).
+_MADE_IN_TRAINING = ("train", "validation")
 
 #: Kernels end at this Mahalanobis distance, where they are 1.6e-7 of their peak, or farther out.
 CUT_SIGMA = 5.6
@@ -273,8 +275,14 @@ def _scratch(n: int) -> NDArray[np.float64]:
     return grid
 
 
-def _bandwidth(points: NDArray[np.float64], kappa: float) -> NDArray[np.float64]:
-    """Inverse of H = κ² Σ; raises `VoxelError` where Σ is singular."""
+def inverse_bandwidth(points: NDArray[np.float64], kappa: float) -> NDArray[np.float64]:
+    """Inverse of H = κ² Σ, shape (3, 3).
+
+    Raises
+    ------
+    VoxelError
+        Fewer than 4 galaxies (N, 3), coordinates that are not finite, or galaxies all in one plane.
+    """
     n = len(points)
     if n < 4:
         raise VoxelError(
@@ -340,7 +348,7 @@ def density_grid(
     cloud = np.ascontiguousarray(points, dtype=np.float64)
     if cloud.ndim != 2 or cloud.shape[1] != 3:
         raise VoxelError("points must have shape (N, 3)", value=cloud.shape)
-    precision = _bandwidth(cloud, kappa)
+    precision = inverse_bandwidth(cloud, kappa)
     grid = _scratch(n)
     axis_xy = np.linspace(-half_width, half_width, n)
     axis_v = np.linspace(-v_max, v_max, n)
@@ -431,12 +439,15 @@ def make_shard(folder: Path, shard: Shard) -> None:
 
 
 def run(workspace: Workspace, params: Params) -> None:
-    """Voxelise every set: ``voxels/<set>/shard-*.parquet``."""
+    """Voxelise every set that a step reads from disk: ``voxels/<set>/shard-*.parquet``."""
     split = read_table(workspace.split / "split.parquet", "split", ["cluster_id", "set"])
     set_of = dict(zip(split["cluster_id"].to_pylist(), split["set"].to_pylist(), strict=True))
+    if params.train.grids == "device":
+        set_of = {name: which for name, which in set_of.items() if which not in _MADE_IN_TRAINING}
     wanted = params.model_dump(mode="json")
     identity = digest_of(
         {name: wanted[name] for name in SECTIONS},
+        params.train.grids,
         source_digest("voxels.py", "half.py"),
         file_digest(workspace.split / "split.parquet"),
         file_digest(workspace.mock / "galaxies"),

@@ -1,7 +1,7 @@
 """CNN_3D, the paper's network, as one estimator among others.
 
 The run's own seed takes over the network that the step `train` trained; any other seed is trained
-on the same voxels in the same way.
+on the same windows in the same way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
     from cmass.networks.compiled import CompiledCNN3D
+    from cmass.networks.streaming import Source
 
 Array = NDArray[np.float64]
 
@@ -46,20 +47,35 @@ class CNN3D(PointEstimator):
         return (workspace.model / _WEIGHTS,)
 
     def fit_point(self, sets: Sets, work: Path) -> None:
-        """Take over the run's network, or train one on its voxels."""
+        """Take over the run's network, or train one on the same windows."""
         from cmass.networks import training
 
         run, n = sets.workspace, self.params.voxels.n
+        how = self.params.train
         if run is not None and self.seed == self.params.seed:
             self._network, self.taken_over = cnn3d.load(run.model / _WEIGHTS, n), True
             return
-        voxels = _voxelize(sets, work / "voxels", self) if run is None else run.voxels
-        how = self.params.train
+        train, validation = self._sources(sets, work)
         weights, _ = training.fit(
-            voxels / "train", voxels / "validation", work / "checkpoint.npz", n, how,
-            self.seed, identity=str(self.seed),
+            train, validation, work / "checkpoint.npz", self.params, self.seed,
+            identity=str(self.seed),
         )  # fmt: skip
         self._network = cnn3d.compiled(weights, n, how)
+
+    def _sources(self, sets: Sets, work: Path) -> tuple[Source, Source]:
+        """What a network of this seed learns from and is watched on."""
+        from cmass.networks.lists import Lists
+        from cmass.networks.streaming import Files
+
+        if self.params.train.grids == "device":
+            train, validation = (
+                Lists.checked(w.points, w.offsets, w.log10_m200c_true, self.params)
+                for w in (sets.train, sets.validation)
+            )
+            return train, validation
+        run = sets.workspace
+        voxels = _voxelize(sets, work / "voxels", self) if run is None else run.voxels
+        return Files(voxels / "train"), Files(voxels / "validation")
 
     def point(self, windows: Windows) -> Array:
         """log10 M200c from galaxies; NaN where the window has no density."""

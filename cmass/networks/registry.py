@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from cmass.errors import WorkspaceError
-from cmass.networks import cnn3d
+from cmass.networks import cnn3d, engines
 from cmass.params import Params
 from cmass.software import git_state
 from cmass.workspace import Workspace
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "cmass"
+#: Package behind each backend of Keras, which a served model needs.
+_BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
 
 
 def tracking_uri(workspace: Workspace) -> str:
@@ -104,6 +106,7 @@ def register(
     WorkspaceError
         The tracking server does not answer or refuses; the training is kept.
     """
+    import keras
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
@@ -111,6 +114,9 @@ def register(
 
     uri = tracking_uri(workspace)
     state_of_code = git_state()
+    data = {name: workspace.voxels / name for name in ("train", "validation")}
+    if params.train.grids == "device":
+        data = {"mock": workspace.mock, "split": workspace.split}
     try:
         _prepare_store(workspace, uri)
         mlflow.set_tracking_uri(uri)
@@ -132,11 +138,19 @@ def register(
                 metrics = {"loss": loss, "val_loss": val_loss, "learning_rate": rate}
                 mlflow.log_metrics(metrics, step=epoch)
             mlflow.log_metric("validation_rms_dex", summary["validation_rms_dex"])
+            if state.epoch_seconds:
+                times = zip(state.clusters_per_second, state.epoch_seconds, strict=True)
+                for epoch, (speed, seconds) in enumerate(times, start=1):
+                    metrics = {"clusters_per_second": speed, "epoch_seconds": seconds}
+                    mlflow.log_metrics(metrics, step=epoch)
+                windows = summary["n_train"] + summary["n_validation"]
+                mlflow.log_metric("paper_training_minutes", state.paper_minutes(windows))
             tags = {
                 "data.sha256": summary["data_sha256"],
                 "weights.sha256": summary["weights_sha256"],
-                "data.dvc_train": dvc_hash(workspace.voxels / "train"),
-                "data.dvc_validation": dvc_hash(workspace.voxels / "validation"),
+                **{f"data.dvc_{name}": dvc_hash(path) for name, path in data.items()},
+                "keras.backend": keras.backend.backend(),
+                "device": engines.device_name(),
                 "code.commit": state_of_code.get("git_commit", "unknown"),
                 "code.state": state_of_code.get("git_state", "unknown"),
                 "profile": params.profile,
@@ -150,7 +164,7 @@ def register(
             )
             info = mlflow.keras.log_model(
                 model, name="cnn3d", signature=signature, registered_model_name=cnn3d.NAME,
-                pip_requirements=["keras", "tensorflow-cpu", "numpy"],
+                pip_requirements=["keras", _BACKENDS[keras.backend.backend()], "numpy"],
             )  # fmt: skip
             version = str(info.registered_model_version)
             for key, value in tags.items():

@@ -19,7 +19,8 @@ import numpy as np
 
 from cmass.errors import ParameterError
 from cmass.networks import cnn3d, engines, streaming
-from cmass.params import Params, StepParams, TrainParams
+from cmass.networks.lists import mock_lists
+from cmass.params import Params, StepParams
 from cmass.progress import track
 from cmass.seeds import generator
 from cmass.shards import TRAINING_SOURCES, digest_of, source_digest
@@ -36,18 +37,35 @@ from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-#: Parameter sections that training depends on, beside the voxels.
-SECTIONS = ("seed", "train")
+#: Parameter sections that training depends on, beside the data.
+SECTIONS = ("seed", "window", "voxels", "train")
+#: The paper's training (section 3.4): windows for training and validation, epochs, minutes on an
+#: NVIDIA V100.
+PAPER_WINDOWS, PAPER_EPOCHS, PAPER_MINUTES = 17_000, 50, 10
 
 
 @dataclass
 class State:
-    """Where training stands after some epochs."""
+    """Where training stands after some epochs.
+
+    Attributes
+    ----------
+    epoch : int
+    loss, val_loss : list of float
+        Mean squared error of each epoch, dex squared.
+    learning_rate : list of float
+    clusters_per_second : list of float
+        Trained on, of each epoch. Times are no part of what two trainings have in common.
+    epoch_seconds : list of float
+        Of each epoch, the validation set included.
+    """
 
     epoch: int = 0
     loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
+    clusters_per_second: list[float] = field(default_factory=list, compare=False)
+    epoch_seconds: list[float] = field(default_factory=list, compare=False)
 
     def add_epoch(self, loss: float, val_loss: float, learning_rate: float) -> None:
         """Note the losses of an epoch.
@@ -67,6 +85,27 @@ class State:
         self.val_loss.append(val_loss)
         self.learning_rate.append(learning_rate)
 
+    def add_times(self, clusters_per_second: float, seconds: float) -> None:
+        """Note what an epoch took."""
+        self.clusters_per_second.append(clusters_per_second)
+        self.epoch_seconds.append(seconds)
+
+    @property
+    def speed(self) -> float:
+        """Clusters per second: the median of the epochs after the first, which compiles."""
+        return float(np.median(self.clusters_per_second[1:] or self.clusters_per_second))
+
+    def paper_minutes(self, n_clusters: int) -> float:
+        """Minutes of the paper's epochs over its number of windows at the speed of this training.
+
+        Parameters
+        ----------
+        n_clusters : int
+            Clusters of this training, for training and validation.
+        """
+        epoch = float(np.median(self.epoch_seconds[1:] or self.epoch_seconds))
+        return PAPER_EPOCHS * epoch * PAPER_WINDOWS / n_clusters / 60
+
     @property
     def best_epoch(self) -> int:
         """Epoch (from 1) of the smallest validation loss."""
@@ -79,7 +118,10 @@ class State:
 
 
 def set_up_keras(seed: int) -> None:
-    """Make TensorFlow repeat itself bit for bit: seeds and deterministic kernels."""
+    """Make Keras repeat itself bit for bit: seeds, and TensorFlow's deterministic kernels.
+
+    The backend is the one that Keras was imported with: ``KERAS_BACKEND``, TensorFlow by default.
+    """
     import keras
 
     keras.utils.set_random_seed(seed % 2**31)
@@ -100,11 +142,10 @@ def learning_rate_at(epoch: int, train: StepParams) -> float:
 
 
 def fit(
-    train_folder: Path,
-    validation_folder: Path,
+    training: streaming.Source,
+    validation: streaming.Source,
     checkpoint: Path,
-    n: int,
-    train: TrainParams,
+    params: Params,
     seed: int,
     identity: str,
 ) -> tuple[list[np.ndarray], State]:
@@ -112,13 +153,12 @@ def fit(
 
     Parameters
     ----------
-    train_folder, validation_folder : Path
-        Shards of voxels.
+    training, validation : Source
+        Voxels on disk, or lists of galaxies where ``train.grids`` is device.
     checkpoint : Path
         File of the state after each epoch.
-    n : int
-        Voxels an axis.
-    train : TrainParams
+    params : Params
+        Sections voxels, window and train.
     seed : int
     identity : str
         Digest of data and parameters: a checkpoint of another one is not used.
@@ -129,33 +169,38 @@ def fit(
         Those of the best epoch, in the order of ``cnn3d.build``.
     state : State
     """
+    import keras
+
+    train = params.train
     set_up_keras(seed)
-    model = cnn3d.build(n, train.dense_activation)
+    model = cnn3d.build(params.voxels.n, train.dense_activation)
     # Start at the mean mass: the first epochs need not learn a constant.
     output = model.layers[-1]
-    output.bias.assign([float(streaming.true_masses(train_folder).mean())])
-    engine = engines.make(model, n, train)
+    output.bias.assign([float(training.masses().mean())])
+    engine = engines.make(model, params)
     state, best = State(), engine.get_weights()
-    identity = f"{identity} {type(engine).__name__}"
+    # Backends draw other first weights and round in other ways.
+    identity = f"{identity} {type(engine).__name__} {keras.backend.backend()}"
     restored = _restore(checkpoint, identity, engine, len(best))
     if restored is not None:
         state, best = restored
         log.info("train: going on after epoch %d", state.epoch)
-    steps = -(-streaming.count(train_folder) // train.batch_size)
+    steps = -(-len(training) // train.batch_size)
     while not state.finished(train):
         rate = learning_rate_at(state.epoch, train)
         random = generator(seed, "train-epoch", state.epoch)
         start = time.monotonic()
         stream = streaming.prefetched(
-            streaming.batches(train_folder, train.batch_size, random, augmented=train.augment)
+            training.batches(train.batch_size, random, augmented=train.augment)
         )
         total, seen = 0.0, 0
         for batch in track(stream, f"train: epoch {state.epoch + 1}/{train.epochs}", steps):
             total += engine.step(batch, rate) * len(batch)
             seen += len(batch)
         speed = seen / (time.monotonic() - start)
-        held = mean_squared_error(engine, validation_folder, train.batch_size)
+        held = mean_squared_error(engine, validation, train.batch_size)
         state.add_epoch(total / seen, held, rate)
+        state.add_times(speed, time.monotonic() - start)
         if state.best_epoch == state.epoch:
             best = engine.get_weights()
         _save(checkpoint, identity, engine, state, best)
@@ -167,10 +212,10 @@ def fit(
     return best, state
 
 
-def mean_squared_error(engine: engines.Engine, folder: Path, batch_size: int) -> float:
-    """Mean squared error of log mass over a folder of voxels, dex squared."""
+def mean_squared_error(engine: engines.Engine, source: streaming.Source, batch_size: int) -> float:
+    """Mean squared error of log mass over a set, dex squared."""
     total, seen = 0.0, 0
-    for batch in streaming.prefetched(streaming.batches(folder, batch_size)):
+    for batch in streaming.prefetched(source.batches(batch_size)):
         residual = engine.predict(batch) - batch.masses
         total += float((residual**2).sum())
         seen += len(batch)
@@ -234,6 +279,21 @@ def training_range(workspace: Workspace) -> dict[str, float]:
     }
 
 
+def _data(
+    workspace: Workspace, params: Params
+) -> tuple[streaming.Source, streaming.Source, str]:  # fmt: skip
+    """What the network learns from and is watched on, and a digest of the files behind it."""
+    if params.train.grids == "device":
+        files = (workspace.mock / "galaxies", workspace.mock / "clusters", workspace.split)
+        return (
+            mock_lists(workspace, params, "train"), mock_lists(workspace, params, "validation"),
+            digest_of(*(file_digest(path) for path in files)),
+        )  # fmt: skip
+    folders = workspace.voxels / "train", workspace.voxels / "validation"
+    digest = digest_of(*(file_digest(folder) for folder in folders))
+    return streaming.Files(folders[0]), streaming.Files(folders[1]), digest
+
+
 def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     """Train CNN_3D, write its weights and history, and register it in MLflow.
 
@@ -245,18 +305,14 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     """
     from cmass.networks import registry
 
-    train_folder, validation_folder = workspace.voxels / "train", workspace.voxels / "validation"
-    data_digest = digest_of(file_digest(train_folder), file_digest(validation_folder))
+    training, validation, data_digest = _data(workspace, params)
     chosen = params.model_dump(mode="json")
     code = source_digest(*TRAINING_SOURCES)
-    identity = digest_of({s: chosen[s] for s in SECTIONS}, params.voxels.n, data_digest, code)
+    identity = digest_of({s: chosen[s] for s in SECTIONS}, data_digest, code)
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    best, state = fit(
-        train_folder, validation_folder, work / "checkpoint.npz", params.voxels.n, params.train,
-        params.seed, identity,
-    )  # fmt: skip
+    best, state = fit(training, validation, work / "checkpoint.npz", params, params.seed, identity)
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
@@ -276,8 +332,8 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         "n_weights": int(model.count_params()),
         "dense_activation": params.train.dense_activation,
         "inversion_averaged": params.train.inversion_averaged,
-        "n_train": streaming.count(train_folder),
-        "n_validation": streaming.count(validation_folder),
+        "n_train": len(training),
+        "n_validation": len(validation),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "best_val_loss": min(state.val_loss),
@@ -295,6 +351,12 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         where = f"registered as {cnn3d.NAME} version {version['version']}"
     # The checkpoint goes only now: when the registry fails, the next run need not train again.
     shutil.rmtree(work)
+    log.info(
+        "train: %.0f clusters/s on %s; %d epochs of %d windows would take %.0f min "
+        "(paper, on a V100: about %d)",
+        state.speed, engines.device_name(), PAPER_EPOCHS, PAPER_WINDOWS,
+        state.paper_minutes(len(training) + len(validation)), PAPER_MINUTES,
+    )  # fmt: skip
     log.info(
         "train: best epoch %d of %d, validation rms %.4f dex, %.0f s, %s",
         state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,

@@ -38,12 +38,15 @@ def run(workspace: Workspace, params: Params) -> None:
     Writes `oddity/oddity.json` and `oddity.parquet` (what `infer` and a bundle need), and
     `rates.parquet`: false alarms and detections.
     """
-    from cmass.networks import cnn3d, prediction
+    from cmass.networks import cnn3d
     from cmass.oddity.rates import Rates, add_mocks
 
     network = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     train, test, judged = mock_windows(workspace, "train", "test", "evaluation")
-    train, train_features = _features(network, workspace, "train", train)
+    if params.train.grids == "device":  # no voxels of the training set lie on disk
+        train_features = _features_of(network, train, params)
+    else:
+        train, train_features = _features(network, workspace, "train", train)
     test, test_features = _features(network, workspace, "test", test)
     judged, judged_features = _features(network, workspace, "evaluation", judged)
     background = cosmology.from_params(params.cosmology)
@@ -64,10 +67,7 @@ def run(workspace: Workspace, params: Params) -> None:
     some = judged.take(np.arange(min(params.oddity.n_injected, len(judged))))
     for case in (*INJECTED, FIELD):
         wrong = injected(case, some, params.window, params.window.n_galaxies_min, params.seed)
-        clouds = (wrong.cloud(i) for i in range(len(wrong)))
-        features = prediction.predict_clouds(
-            network, clouds, params.window, params.voxels, features=True
-        )[:, 1:]
+        features = _features_of(network, wrong, params)
         said = made.judge(features, wrong.points, wrong.offsets, wrong.z)
         known = np.isfinite(features[:, 0])  # without a density there is no mass to flag
         rates.add(case, said.flag[known], wrong.halo_id[known], params.seed)
@@ -77,6 +77,17 @@ def run(workspace: Workspace, params: Params) -> None:
         if row["unlike_mocks"] is not None:
             log.info("oddity: %s (%d): unlike mocks %.3f, two clusters %.3f", row["case"],
                      row["n"], row["unlike_mocks"], row["two_clusters"])  # fmt: skip
+
+
+def _features_of(network: CompiledCNN3D, windows: Windows, params: Params) -> Array:
+    """The network's features of windows, from their galaxies."""
+    from cmass.networks import prediction
+
+    clouds = (windows.cloud(i) for i in range(len(windows)))
+    outputs = prediction.predict_clouds(
+        network, clouds, params.window, params.voxels, features=True
+    )
+    return outputs[:, 1:]
 
 
 def _features(

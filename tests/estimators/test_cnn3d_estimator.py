@@ -51,13 +51,14 @@ def test_the_runs_own_seed_takes_over_its_network_and_another_trains(
     asked = {}
 
     from cmass.networks import cnn3d, training
+    from cmass.networks.streaming import Files
 
-    def fit(train_folder, validation_folder, checkpoint, n, how, seed, identity):
-        asked.update(train=train_folder, seed=seed)
-        return cnn3d.build(n).get_weights(), None
+    def fit(training, validation, checkpoint, params, seed, identity):
+        asked.update(train=training, seed=seed)
+        return cnn3d.build(params.voxels.n).get_weights(), None
 
     monkeypatch.setattr(training, "fit", fit)
     other = CNN3D(params, params.seed + 1)
     other.fit_point(sets, tmp_path)
     assert not other.taken_over
-    assert asked == {"train": workspace.voxels / "train", "seed": params.seed + 1}
+    assert asked == {"train": Files(workspace.voxels / "train"), "seed": params.seed + 1}

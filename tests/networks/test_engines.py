@@ -8,7 +8,7 @@ import pytest
 from cmass.networks import cnn3d, engines
 from cmass.networks.engines import CompiledEngine, KerasEngine
 from cmass.networks.streaming import Batch
-from cmass.params import TrainParams
+from cmass.params import Params, TrainParams, VoxelParams
 from tests.networks.compiled.test_compiled import grids_of, weights_of
 
 N = 14
@@ -30,7 +30,8 @@ def batches(count: int = 4) -> list[Batch]:
 def engine_of(kind: str, train: TrainParams) -> engines.Engine:
     model = cnn3d.build(N, train.dense_activation)
     model.set_weights(weights_of(N, 5))
-    return engines.make(model, N, train.model_copy(update={"engine": kind}))
+    how = train.model_copy(update={"engine": kind})
+    return engines.make(model, Params(voxels=VoxelParams(n=N), train=how))
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu"])

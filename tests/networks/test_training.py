@@ -17,10 +17,11 @@ TRAIN = TrainParams(epochs=3, batch_size=16, learning_rate=1e-3, patience=3)
 
 
 def train_tiny(workspace, params, checkpoint, train=TRAIN, identity="a"):
-    folder = workspace.voxels
-    return fit(
-        folder / "train", folder / "validation", checkpoint, params.voxels.n, train, 7, identity
+    training, validation = (
+        streaming.Files(workspace.voxels / name) for name in ("train", "validation")
     )
+    how = params.model_copy(update={"train": train})
+    return fit(training, validation, checkpoint, how, 7, identity)
 
 
 def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, monkeypatch):
