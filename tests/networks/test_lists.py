@@ -133,17 +133,19 @@ def test_an_engine_of_the_other_kind_says_so(workspace):
 def check_routes(report: dict) -> None:
     """What both backends must show of the two routes."""
     # The same first weights, order and symmetries; grids that differ by rounding, in a few voxels
-    # by one digit of a half float. Adam makes a small gradient's rounding a part of a step, 1e-3.
+    # by one digit of a half float. Seen: 2e-6 in losses, 5e-7 in weights that move by 1e-2.
     for route in ("device", "resumed"):
-        np.testing.assert_allclose(report[route], report["files"], rtol=2e-3)
-    assert report["weights_apart"] < 4e-3
+        np.testing.assert_allclose(report[route], report["files"], rtol=5e-5)
+    assert report["weights_apart"] < 5e-5
     assert report["resumed"] == report["device"]
     assert report["same_weights"]
     assert len(report["clusters_per_second"]) == 2
     assert report["paper_minutes"] > 0
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_training_by_lists_is_training_by_files(workspace, tmp_path, backend):
     pytest.importorskip(backend)
     out = tmp_path / "out"
