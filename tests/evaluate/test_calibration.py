@@ -109,6 +109,15 @@ def test_interval_coverage_of_known_transforms():
     assert np.isnan(c.coverage_error([np.nan]))
 
 
+def test_an_interval_holds_its_ends():
+    """A truth at the very end of an interval lies in it: transforms and levels exact in binary."""
+    u = np.array([0.25, 0.75, 0.5, 0.0])  # depths 0.5, 0.5, 0, 1
+    np.testing.assert_array_equal(c.interval_coverage(u, [0.25, 0.5, 0.75]), [0.25, 0.75, 0.75])
+    curve = c.coverage_curve(u, np.array([u, u[::-1]]), 3)
+    np.testing.assert_array_equal(curve.coverage, [0.25, 0.75, 0.75])
+    np.testing.assert_array_equal(c.tarp_curve(u, np.array([u, u]), 3).coverage, [0.5, 0.75, 1.0])
+
+
 def test_curve_agrees_with_its_own_definition():
     _, u, perfect = judged("right")
     curve = c.coverage_curve(u, perfect, 9)
@@ -118,6 +127,64 @@ def test_curve_agrees_with_its_own_definition():
     assert curve.expected_error == pytest.approx(np.abs(curve.coverage - curve.level).mean())
     assert abs(curve.signed_error) == curve.largest_error
     assert curve.n == u.size
+
+
+@pytest.mark.parametrize("by_truth", [False, True])
+def test_band_and_chance_are_what_loops_say(by_truth):
+    """One draw after the other; draws that leave a bin of the truth empty say nothing of it."""
+    rng = np.random.default_rng(10)
+    u, perfect = rng.random(80) ** 1.5, rng.random((60, 80))
+    where = rng.random(80) < 0.4
+    drawn = perfect > 0.5 if by_truth else np.broadcast_to(where, perfect.shape).copy()
+    if by_truth:
+        drawn[7] = False
+    curve = c.coverage_curve(u, perfect, 9, where, drawn if by_truth else None)
+    level = np.arange(1, 10) / 10
+    draws = [
+        c.interval_coverage(row[chosen], level)
+        for row, chosen in zip(perfect, drawn, strict=True)
+        if chosen.any()
+    ]
+    assert len(draws) == (59 if by_truth else 60)
+    middle = np.mean(draws, axis=0) if by_truth else level
+    errors = [np.abs(one - level).max() for one in draws]
+    distances = [np.abs(one - middle).max() for one in draws]
+    observed = np.abs(c.interval_coverage(u[where], level) - middle).max()
+    assert curve.n == where.sum()
+    np.testing.assert_allclose(curve.coverage, c.interval_coverage(u[where], level))
+    np.testing.assert_allclose(curve.perfect, middle)
+    np.testing.assert_allclose(curve.low, np.quantile(draws, 0.025, axis=0))
+    np.testing.assert_allclose(curve.high, np.quantile(draws, 0.975, axis=0))
+    assert curve.perfect_error == pytest.approx(np.median(errors))
+    assert curve.perfect_error_high == pytest.approx(np.quantile(errors, 0.95))
+    assert curve.band == pytest.approx(np.quantile(distances, 0.95))
+    reached = sum(d >= observed for d in distances)
+    assert curve.chance == pytest.approx((1 + reached) / (1 + len(draws)))
+
+
+def test_worst_of_bins_is_what_loops_say():
+    """Bins of the observer and of the drawn truth; a bin that a draw leaves empty does not count."""
+    rng = np.random.default_rng(11)
+    perfect, number = rng.random((30, 60)), rng.integers(0, 3, 60)
+    drawn = [(perfect > 0.7), (perfect <= 0.7)]
+    drawn[0][4] = False
+    observed = [number == k for k in range(3)]
+    for masks in (observed, drawn):
+        expected = [
+            max(
+                c.coverage_error(row[mask if mask.ndim == 1 else mask[i]], 9)
+                for mask in masks
+                if (mask if mask.ndim == 1 else mask[i]).any()
+            )
+            for i, row in enumerate(perfect)
+        ]
+        np.testing.assert_allclose(c.perfect_errors(perfect, 9, masks), expected)
+
+
+def test_chance_counts_ties_and_is_never_zero():
+    assert c.chance(3.0, [1.0, 2.0, 3.0, 4.0]) == 3 / 5
+    assert c.chance(9.0, [1.0, 2.0, 3.0, 4.0]) == 1 / 5
+    assert c.chance(0.0, [1.0, 2.0, 3.0, 4.0]) == 1
 
 
 def test_truth_outside_the_bins_is_not_covered():
@@ -168,6 +235,16 @@ def test_correlation_is_measured_whatever_bias_and_width(rho):
     for distorted in (u, ndtr(0.7 + 1.4 * ndtri(u))):
         assert c.halo_correlation(distorted, halo) == pytest.approx(rho, abs=0.04)
     assert c.halo_correlation(u, np.arange(u.size)) == 0.0
+
+
+def test_a_few_truths_outside_the_bins_do_not_hide_the_correlation():
+    """Transforms of 0 and 1 count as the outermost of so many, not as infinitely far out."""
+    rng = np.random.default_rng(12)
+    halo = np.repeat(np.arange(4000), 2)
+    u = c.perfect_transforms(halo, 0.5, rng, 1)[0]
+    u[rng.permutation(u.size)[:80]] = rng.integers(0, 2, 80)
+    # 1 % at 3.8 sigma add 0.15 to the variance and take 2 % from the covariance: 0.43.
+    assert c.halo_correlation(u, halo) == pytest.approx(0.43, abs=0.05)
 
 
 def test_band_agrees_with_resampling_haloes():
@@ -255,6 +332,8 @@ def test_quantile_bins_hold_like_numbers_and_enough():
     assert c.quantile_bins(tied, 4, 200).size - 1 == 1  # a bin of the 100 would be too small
     assert c.quantile_bins(np.ones(500), 4).size - 1 == 1
     assert c.bin_number([-9.0, 9.0], edges).tolist() == [0, 3]
+    # A value on an edge belongs to the bin above, on the last edge to the last bin.
+    assert c.bin_number(edges, edges).tolist() == [0, 1, 2, 3, 3]
 
 
 # --------------------------------------------------------------------- PIT, ranks and TARP
@@ -281,6 +360,16 @@ def test_histogram_counts_and_knows_its_chances():
     assert h.distance_chance == pytest.approx(kstest(u, "uniform").pvalue, abs=0.04)
     np.testing.assert_allclose(h.low, binom.ppf(0.025, 500, 0.1), atol=1)
     np.testing.assert_allclose(h.high, binom.ppf(0.975, 500, 0.1), atol=1)
+
+
+def test_histogram_keeps_truths_outside_the_bins():
+    """Transforms of exactly 0 and 1 are in the outermost bins, of the clusters and of the draws."""
+    u = np.array([0.0, 0.0, 0.3, 0.5, 1.0, 1.0, 1.0])
+    h = c.flat_histogram(u, np.array([u, u, u]), 4)
+    assert h.count.tolist() == [2, 1, 1, 3]
+    np.testing.assert_allclose(h.low, h.count)
+    np.testing.assert_allclose(h.high, h.count)
+    assert h.chi2_chance == h.distance_chance == 1
 
 
 def test_ranks_count_draws_below_the_truth():
@@ -315,6 +404,17 @@ def test_tarp_with_the_reference_at_the_edge_is_the_transform():
     t, u, _ = judged("right")
     below = np.full(u.size, LOW - 1.0)
     np.testing.assert_allclose(c.tarp_transform(t.probabilities, EDGES, t.truth, below), u)
+
+
+def test_tarp_curve_is_the_cumulative_of_the_transforms():
+    """Not of central intervals: all at 0.3 are covered from 0.3 on, and in a bin by its own."""
+    f = np.array([0.3, 0.3, 0.3, 0.9])
+    perfect = np.random.default_rng(13).random((50, 4))
+    np.testing.assert_array_equal(c.tarp_curve(f, perfect, 4).coverage, [0, 0.75, 0.75, 0.75])
+    where = np.array([True, False, False, True])
+    some = c.tarp_curve(f, perfect, 4, where)
+    np.testing.assert_array_equal(some.coverage, [0, 0.5, 0.5, 0.5])
+    assert some.n == 2
 
 
 def test_references_follow_the_prior():

@@ -1,7 +1,10 @@
 """Residuals, scatters and the bootstrap, held to analytic limits."""
 
+import statistics
+
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from cmass.evaluate.metrics import (
     Bootstrap,
@@ -26,6 +29,15 @@ def test_scatters_agree_on_normals_and_part_on_outliers():
     assert robust_scatter(x) == pytest.approx(0.16, rel=0.05)
     assert np.isnan(scatter([1.0]))
     assert np.isnan(robust_scatter([1.0]))
+
+
+def test_scatters_are_about_the_middle_and_of_a_sample():
+    """A bias is no scatter; few values are divided by n - 1; the tails are those of one sigma."""
+    x = [5.1, 5.4, 5.2, 5.9]
+    assert scatter(x) == pytest.approx(statistics.stdev(x))
+    # Even values between 10 and 11: half of the inner 68.27 %, exactly.
+    even = np.linspace(10, 11, 10001)
+    assert robust_scatter(even) == pytest.approx((ndtr(1) - ndtr(-1)) / 2, rel=1e-9)
 
 
 def test_richness_scatter_is_recovered():
@@ -72,6 +84,42 @@ def test_bootstrap_of_a_subset_and_of_several_numbers():
     assert found[0] == pytest.approx(0.1, rel=0.3)
     assert found[1] == pytest.approx(2 * found[0])
     assert np.isnan(boot.error(lambda r: x[r].mean(), np.zeros(1000, bool)))
+
+
+def test_bootstrap_draws_as_many_groups_as_there_are_and_each_alike():
+    """A group's number in a resample is nearly Poisson's about one, the first's and the last's."""
+    boot = Bootstrap(np.arange(50), np.random.default_rng(7), rounds=3000)
+    counts = []
+
+    def count(rows):
+        counts.append([(rows == 0).sum(), (rows == 49).sum(), rows.size])
+        return counts[-1]
+
+    first, last, size = boot.errors(count)
+    # 3000 counts of deviation 1: a mean to 0.018, a deviation to 2 %.
+    np.testing.assert_allclose(np.mean(counts, axis=0), [1, 1, 50], atol=0.08)
+    assert (first, last) == pytest.approx((0.99, 0.99), abs=0.1)
+    assert size == 0
+
+
+def test_bootstrap_error_is_the_deviation_of_what_the_resamples_say():
+    """Of the rounds asked for, and of those that say anything."""
+    x = np.random.default_rng(8).standard_normal(30)
+    boot = Bootstrap(np.arange(30), np.random.default_rng(0), rounds=40)
+    values = []
+
+    def mean(rows):
+        values.append(x[rows].mean() if (rows == 0).any() else np.nan)
+        return values[-1]
+
+    for rounds in (3, 40):
+        values.clear()
+        (error,) = boot.errors(mean, rounds=rounds)
+        assert len(values) == rounds
+        known = [v for v in values if np.isfinite(v)]
+        assert len(known) > 1
+        assert error == pytest.approx(statistics.stdev(known))
+    assert sum(np.isnan(values)) > 5
 
 
 def test_mass_bins_hold_all_masses():

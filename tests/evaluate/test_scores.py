@@ -79,6 +79,8 @@ def test_last_edge_belongs_to_the_last_bin():
     edges = np.array([0.0, 1.0, 3.0])
     assert scores.log_score(p, edges, [3.0])[0] == pytest.approx(np.log(0.375))
     assert scores.log_score(p, edges, [0.0])[0] == pytest.approx(np.log(0.25))
+    # An edge between bins belongs to the upper one, as where bins are numbered.
+    assert scores.log_score(p, edges, [1.0])[0] == pytest.approx(np.log(0.375))
 
 
 def test_width_and_entropy_of_a_normal():
@@ -103,6 +105,19 @@ def test_wrong_posteriors_score_worse_than_right_ones(kwargs):
         )
         # Pairs of windows of one halo at most double the variance.
         assert loss.mean() > 3 * np.sqrt(2) * loss.std() / np.sqrt(loss.size)
+
+
+def test_effective_number_is_kishs():
+    """Alike weights count all, whatever their unit; one that outweighs the rest counts alone."""
+    assert scores.effective_number(np.full(7, 0.3)) == pytest.approx(7)
+    assert scores.effective_number([2.0, 2.0, 0.0, 0.0]) == pytest.approx(2)
+    assert scores.effective_number([10.0] + 9 * [1.0]) == pytest.approx(19**2 / 109)
+    assert scores.effective_number([1e9, 1.0, 1.0]) == pytest.approx(1, abs=1e-6)
+    assert scores.effective_number(np.zeros(4)) == 0
+    # The variance of a weighted mean of unit normals is one over it: 4000 draws, to 2.2 %.
+    w = np.random.default_rng(2).exponential(size=50)
+    draws = np.random.default_rng(3).standard_normal((4000, 50)) @ w / w.sum()
+    assert 1 / draws.var() == pytest.approx(scores.effective_number(w), rel=0.09)
 
 
 def test_rows_without_a_posterior_have_no_score():
