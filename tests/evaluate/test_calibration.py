@@ -387,6 +387,7 @@ def test_perfect_ranks_have_the_law_of_ranks():
     assert np.abs(counts - 4000).max() < 4 * np.sqrt(4000)
     spread = c.rank_transform(ranks, 9, rng)
     assert (spread * 10).astype(int).tolist() == ranks.tolist()
+    assert kstest(spread, "uniform").pvalue > 0.01  # ten steps would be off by 0.1
 
 
 def test_tarp_transform_is_the_mass_nearer_to_the_reference():

@@ -79,6 +79,9 @@ def test_last_edge_belongs_to_the_last_bin():
     edges = np.array([0.0, 1.0, 3.0])
     assert scores.log_score(p, edges, [3.0])[0] == pytest.approx(np.log(0.375))
     assert scores.log_score(p, edges, [0.0])[0] == pytest.approx(np.log(0.25))
+    # Beyond the bins there is nothing, however full the outermost are.
+    found = scores.log_score(np.repeat(p, 2, axis=0), edges, [-0.01, 3.01])
+    np.testing.assert_array_equal(found, np.log(scores.LOG_SCORE_FLOOR))
     # An edge between bins belongs to the upper one, as where bins are numbered.
     assert scores.log_score(p, edges, [1.0])[0] == pytest.approx(np.log(0.375))
 
