@@ -131,6 +131,50 @@ def test_shown_not_worse_needs_enough_clusters(n, scatter, verdict):
     assert found["xray_shown_not_worse_cnn3d"]["value"] == verdict
 
 
+@pytest.mark.parametrize("what, offset, scatter", [("offset", 0.2, 0.15), ("nothing", 0.0, 0.3)])
+def test_shown_not_worse_asks_for_the_offset_and_for_knowledge(what, offset, scatter):
+    """An offset is not made good by a small scatter, nor is a constant by a small spread."""
+    rng = np.random.default_rng(13)
+    reference = rng.normal(14.3, 0.2, 4000)
+    galweight = reference + scatter * rng.standard_normal(4000)
+    own = reference + offset + 0.1 * rng.standard_normal(4000)
+    if what == "nothing":
+        own = 14.3 + 1e-6 * rng.standard_normal(4000)
+        # Plain scatters of 0.2 and 0.3; about the line 0.2 and 0.2 sqrt(1 - 0.04/0.13) = 0.166.
+        assert np.std(own - reference) < np.std(galweight - reference)
+    found = rows_of({"cnn3d": own, "galweight": galweight}, reference)
+    assert found["xray_not_worse_cnn3d"]["value"] == 1
+    assert found["xray_shown_not_worse_cnn3d"]["value"] == 0
+
+
+def test_verdicts_are_one_sigma_and_one_sided_95():
+    """Read off the rows they stand beside, for estimators nearly as good as each other."""
+    sigmas, verdicts = [], []
+    for seed in range(24):
+        found = rows_of(*toy(150, seed, offset=0.05, scatter=0.265), rounds=60, seed=seed)
+
+        def row(name, found=found):
+            one = found[f"xray_{name}_beyond_galweight_cnn3d"]
+            return one["value"], one["error"]
+
+        pulls = [v / e for v, e in (row("scatter"), row("scatter_robust"))]
+        sigmas.append(max(pulls))
+        verdicts.append(found["xray_not_worse_cnn3d"]["value"])
+        assert verdicts[-1] == (max(pulls) <= 1)
+        limits = [v + 1.645 * e for v, e in (row("abs_offset"), row("scatter_about_line"))]
+        assert found["xray_shown_not_worse_cnn3d"]["value"] == (max(limits) < 0.02)
+    # Thresholds of 0 or of 3 sigma would have said otherwise of some.
+    sigmas = np.array(sigmas)
+    assert ((sigmas > 0) & (sigmas < 1)).any() and ((sigmas > 1) & (sigmas < 3)).any()
+
+
+def test_scatter_about_the_line_counts_both_of_its_parameters():
+    """Three points: one degree of freedom is left, as numpy's own fit has it."""
+    reference, estimate = np.array([14.0, 14.5, 14.6]), np.array([14.1, 14.3, 14.9])
+    rest = reference - np.polyval(np.polyfit(estimate, reference, 1), estimate)
+    assert agreement(estimate, reference)[5] == pytest.approx(np.sqrt((rest**2).sum()))
+
+
 def test_all_on_the_same_clusters():
     """A mass missing in one takes the cluster from all; a rival's gaps touch only its own rows."""
     estimates, reference = toy(200)

@@ -1,6 +1,7 @@
 """The whole comparison with X-ray masses, on a sky with planted offsets."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cmass.columns import TABLES
@@ -134,6 +135,37 @@ def test_chance_matches_and_unmatched_ones_are_counted(sky, params):
     _, _, xray = sky
     z = np.array(xray["z"].to_pylist())
     assert N < rows["xray_n_in_survey"]["value"] <= (z < 0.0855).sum() - 1
+
+
+def test_refused_and_unsure_pairs_are_counted_and_not_compared(sky, params):
+    """Each of six clusters has a second X-ray cluster beside it, 0.8 Mpc/h further away."""
+    masses, clusters, xray = sky
+    rows = xray.slice(0, 6).to_pandas()
+    place = [(r, d, z) for r, d, z in zip(clusters["ra"].to_pylist(), clusters["dec"].to_pylist(),
+                                         clusters["z"].to_pylist(), strict=True)][:6]  # fmt: skip
+    second = [beside(one, east=0.85, km_s=900) for one in place]
+    rows["ra"], rows["dec"], rows["z"] = map(list, zip(*second, strict=True))
+    rows["xray_name"] = [f"Y{i}" for i in range(6)]
+    more = pa.concat_tables(
+        [xray, pa.Table.from_pandas(rows, schema=xray.schema, preserve_index=False)]
+    )
+    matches, table = compared((masses, clusters, more), params)
+    frame, found = matches.to_pandas(), rows_of(table)
+    n = {name: found[f"xray_n_{name}"]["value"] for name in (
+        "matched", "pairs_refused", "ambiguous", "compared")}  # fmt: skip
+    assert n["pairs_refused"] == (~frame.accepted).sum() >= 6
+    assert n["matched"] == n["compared"] == frame.accepted.sum() == len(frame) - n["pairs_refused"]
+    assert n["ambiguous"] == (frame.accepted & frame.ambiguous).sum() >= 6
+    assert n["ambiguous"] < frame.ambiguous.sum()
+
+
+def test_errors_of_xray_masses_are_those_of_the_flux_and_of_the_conversion(sky, params):
+    """Lower and upper ones as published, each with the conversion's in quadrature."""
+    frame = match_table(*sky, params).to_pandas()
+    doubt = frame.log10_m200c_xray_conversion_err
+    for side, published in (("lower", 0.046), ("upper", 0.041)):
+        found = frame[f"log10_m200c_xray_err_{side}"]
+        np.testing.assert_allclose(found**2 - doubt**2, published**2, rtol=1e-9)
 
 
 def test_subsets(sky, params):
