@@ -88,6 +88,38 @@ def test_chance_is_the_part_at_least_as_far_out():
     assert np.isnan(found[6])
 
 
+def test_a_chance_at_the_rate_is_a_false_alarm(made):
+    """99 mocks, all nearer: 1/100 is one in a hundred; 98 can show no such rate."""
+    windows, features = toy(20, 8)
+    for n, flagged in ((99, True), (98, False)):
+        other = replace(made, distances=np.zeros(n), peaks=np.full(n, -1.0))
+        for name in ("unlike_mocks", "two_clusters"):
+            assert rate(other, windows, features, name)[0] == flagged, (n, name)
+
+
+def test_a_window_of_the_test_set_is_as_far_out_as_itself(made):
+    """The farthest of 2500 is one of two at least as far: rounding to the file's precision counts."""
+    windows, features = toy(2500, 2)
+    found = made.judge(features, windows.points, windows.offsets, windows.z)
+    np.testing.assert_array_equal(found.distance, made.distances)
+    assert found.distance_p.min() == found.second_peak_p.min() == 2 / 2501
+
+
+def test_too_few_test_windows_for_the_rate_are_said(caplog):
+    train, (test, features) = toy(100, 1), toy(60, 2)
+    with caplog.at_level("WARNING", "cmass"):
+        fit(*train, test, features, np.full(60, np.nan), PARAMS)
+    for name in ("unlike_mocks", "two_clusters"):
+        assert f"flag {name} is never set" in caplog.text
+    caplog.clear()
+    often = PARAMS.model_copy(
+        update={"oddity": PARAMS.oddity.model_copy(update={"false_alarm": 0.02})}
+    )
+    with caplog.at_level("WARNING", "cmass"):
+        fit(*train, test, features, np.full(60, np.nan), often)
+    assert "never set" not in caplog.text
+
+
 def test_what_was_saved_says_the_same(made, tmp_path):
     made.save(tmp_path)
     again = Oddity.load(tmp_path)
