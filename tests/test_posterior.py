@@ -198,6 +198,26 @@ def test_edge_flag_needs_a_tail_at_the_edge():
     assert at_edge(p, edges, 0.09).tolist() == [False, True, True, False]
 
 
+def test_edge_flag_is_set_from_one_sigmas_tail_on():
+    """15 % and 17 % within 0.1 dex of either edge, on either side of 15.87 %."""
+    edges = np.array([13.5, 13.6, 15.0, 15.1])
+    p = np.array([[0.15, 0.85, 0.0], [0.17, 0.83, 0.0], [0.0, 0.85, 0.15], [0.0, 0.83, 0.17],
+                  [0.12, 0.76, 0.12]])  # fmt: skip
+    assert at_edge(p, edges, 0.1).tolist() == [False, True, False, True, False]
+    # Half as near, half as much.
+    assert not at_edge(p, edges, 0.05).any()
+
+
+def test_mass_function_prior_counts_haloes_of_bins_of_any_width():
+    pytest.importorskip("colossus")
+    fine = np.linspace(13.5, 15.1, 161)
+    narrow = mass_function_prior(fine, 0.05, CosmologyParams())
+    wide = mass_function_prior(fine[[0, 2, 3, 7, 160]], 0.05, CosmologyParams())
+    expected = [narrow[:2].sum(), narrow[2], narrow[3:7].sum()]
+    # The middle of a bin for its mean: w²/24 of the curvature, (4.5 x 0.04)²/24 = 0.1 %.
+    np.testing.assert_allclose(wide[:3] / wide[0], expected / expected[0], rtol=0.005)
+
+
 def test_mass_function_prior_falls_as_tinker(density):
     pytest.importorskip("colossus")
     edges = density.edges(64)
