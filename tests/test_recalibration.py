@@ -120,6 +120,26 @@ def test_correction_finds_location_and_scale():
     assert found.n_parameters == 8
 
 
+def test_correction_is_the_maximum_of_its_likelihood():
+    """Noisier windows count less: no step of any coefficient makes the pairs more likely."""
+    pairs = survey(300, distance=0.3, widening=-0.8)
+    found = Correction.fit(pairs, (1, 1))
+
+    def log_likelihood(one):
+        centre, width = one.apply(pairs.predicted, pairs.n_galaxies, pairs.z)
+        return norm.logpdf(pairs.true, centre, width).sum()
+
+    best = log_likelihood(found)
+    for name in ("location", "log_scale"):
+        for k in range(4):
+            for step in (-0.003, 0.003):
+                values = np.array(getattr(found, name))
+                values[k] += step
+                other = replace(found, **{name: tuple(values)})
+                # 600 pairs of 0.2 dex: a step of 0.003 costs 600 (0.003/0.2)²/2 = 0.07.
+                assert log_likelihood(other) < best, (name, k, step)
+
+
 def test_correction_stays_at_the_rim_of_what_the_test_set_has():
     pairs = survey(200, distance=0.3)
     found = Correction.fit(pairs, (2, 1))
@@ -222,6 +242,50 @@ def test_out_of_fold_scores_know_nothing_of_their_own_halo():
     same = (fold == 0) & ~moved_rows
     np.testing.assert_array_equal(before[same], after[same])
     assert not np.allclose(before[fold == 1], after[fold == 1])
+
+
+def test_map_of_a_fold_knows_nothing_of_its_own_transforms():
+    rng = np.random.default_rng(6)
+    fold = np.arange(300) % 3
+    search = Search(survey(150), fold, 2.0)
+    u = rng.beta(2, 2, 300)
+    moved = np.where((fold == 0) & (np.arange(300) > 30), 0.02, u)
+    same = (fold == 0) & (u == moved)
+    before, after = (search.mapped(np.zeros(300), x) for x in (u, moved))
+    assert same.sum() > 5
+    np.testing.assert_array_equal(before[same], after[same])
+    assert not np.allclose(before[fold == 1], after[fold == 1])
+
+
+def test_a_gain_is_certain_beyond_so_many_standard_errors():
+    """Gains of 1.9 and 2.1 standard errors of 150 haloes; a loss never is one."""
+    pairs = survey(150)
+    rest = np.random.default_rng(7).standard_normal(300)
+    _, error = mean_error(rest - rest.mean(), pairs.groups)
+    search, than = Search(pairs, np.arange(300) % 3, 2.0), np.zeros(300)
+    for pull, certain in ((1.9, False), (2.1, True), (-5.0, False)):
+        gain = rest - rest.mean() + pull * error
+        assert search.add("stage", str(pull), 1, gain, than) == certain
+        assert search.rows[-1]["log_score_gain"] == pytest.approx(pull * error)
+        assert search.rows[-1]["log_score_gain_error"] == pytest.approx(error)
+
+
+def test_one_truth_far_out_costs_the_floor_and_no_more():
+    pairs = survey(60)
+    pairs.predicted[0], pairs.true[0] = pairs.predicted.min() - 0.5, pairs.true.max()
+    score, _ = Search(pairs, pairs.groups % 3, 2.0).out_of_fold(0.1, None)
+    assert score[0] == np.log(1e-6)
+    assert np.isfinite(score).all()
+
+
+def test_corrections_need_twenty_pairs_for_each_parameter():
+    """120 pairs: enough for the 4 + 1 parameters of the first correction, not for 4 + 4."""
+    how = PosteriorParams(bandwidth=0.2)
+    _, table = choose(survey(60), how, np.random.default_rng(0))
+    tried = table.to_pandas().query("stage == 'correction'")
+    assert tried.n_parameters.tolist() == [5]
+    _, table = choose(survey(49), how, np.random.default_rng(0))
+    assert table.num_rows > 0 and not (table.to_pandas().stage == "correction").any()
 
 
 def test_error_of_a_mean_takes_groups_as_one():
