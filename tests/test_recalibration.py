@@ -233,13 +233,14 @@ def test_out_of_fold_scores_know_nothing_of_their_own_halo():
     """Truths of one fold's haloes moved by a dex change no density that other folds are given."""
     pairs = survey(60, distance=0.2)
     fold = halo_folds(pairs.groups, 3, np.random.default_rng(1))
-    limits_kept = np.concatenate([pairs.true.argsort()[[0, -1]]])
-    moved_rows = (fold == 0) & ~np.isin(np.arange(fold.size), limits_kept)
+    kept = np.append(np.flatnonzero(fold == 0)[:6], pairs.true.argsort()[[0, -1]])
+    moved_rows = (fold == 0) & ~np.isin(np.arange(fold.size), kept)
     moved = Pairs(pairs.predicted, np.where(moved_rows, 14.3, pairs.true), *(
         pairs.n_galaxies, pairs.z, pairs.groups))  # fmt: skip
     _, before = Search(pairs, fold, 2.0).out_of_fold(0.2, (1, 0))
     _, after = Search(moved, fold, 2.0).out_of_fold(0.2, (1, 0))
     same = (fold == 0) & ~moved_rows
+    assert same.sum() >= 6 and moved_rows.sum() > 20
     np.testing.assert_array_equal(before[same], after[same])
     assert not np.allclose(before[fold == 1], after[fold == 1])
 

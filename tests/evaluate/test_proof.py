@@ -110,6 +110,20 @@ def test_drawn_contamination_scatters_as_the_windows_do(judged):
     assert np.log(found / (1 - found)).std() == pytest.approx(0.5, abs=0.05)
 
 
+def test_drawn_contamination_follows_a_curved_law(judged):
+    """Purest in the middle of the masses: a straight line in true mass would be flat there."""
+    right = judged[proof.RECALIBRATED]
+    true, n = right.windows.true, right.windows.n_galaxies
+    logit = 4 * (true - 14.3) ** 2 - 2 + 0.2 * np.random.default_rng(1).standard_normal(n.size)
+    w = dataclasses.replace(right.windows, contamination=1 / (1 + np.exp(-logit)))
+    one = proof.Judged(w, right.probabilities, right.params)
+    for middle in (13.6, 14.3, 15.0):
+        near = np.abs(one.drawn - middle) < 0.05
+        found = np.log(one.drawn_contamination[near] / (1 - one.drawn_contamination[near])).mean()
+        # Half a galaxy of 30 moves an odds of 0.13 by 0.1.
+        assert found == pytest.approx(4 * (middle - 14.3) ** 2 - 2, abs=0.2), middle
+
+
 def test_rows_of_bins_are_of_their_windows_alone(judged, tables):
     """Each number of a bin, made again from the windows that the bin's edges hold."""
     bins, one = tables["calibration_bins"], judged[proof.RECALIBRATED]
