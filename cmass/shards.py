@@ -216,18 +216,30 @@ def _opened(partial: Path, digest: str) -> Iterator[int]:
     """Descriptor of the folder at `partial`: of this very folder, whatever stands there later."""
     try:
         root = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError as error:
-        raise MachineError(
-            f"{socket.gethostname()} does not see {partial}: put the data folder (--data) on a file "
-            "system that all machines mount at the same path"
-        ) from error
+    except OSError as error:
+        raise _unseen(partial, error) from error
     try:
-        with open(os.open("digest", os.O_RDONLY, dir_fd=root)) as mark:
+        try:
+            descriptor = os.open("digest", os.O_RDONLY, dir_fd=root)
+        except OSError as error:
+            raise _unseen(partial / "digest", error) from error
+        with open(descriptor) as mark:
             if mark.read() != digest:
-                raise MachineError(f"{partial} belongs to another run by now")
+                raise MachineError(
+                    f"{partial} belongs to another run by now, of other parameters or code: let that "
+                    "one end, or give this one a folder of its own with --data"
+                )
         yield root
     finally:
         os.close(root)
+
+
+def _unseen(path: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"{socket.gethostname()} cannot read {path} ({error.strerror}). Was it removed meanwhile? If "
+        "many machines work, put the data folder (--data) on a file system that all mount at the same "
+        "path and write as the same user"
+    )
 
 
 def _await(folder: Path, names: Sequence[str], seconds: float) -> None:

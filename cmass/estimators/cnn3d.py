@@ -69,7 +69,7 @@ class CNN3D(PointEstimator):
 
         if self.params.train.grids == "device":
             train, validation = (
-                Lists.checked(w.points, w.offsets, w.log10_m200c_true, self.params)
+                Lists.checked(w.points, w.offsets, w.log10_m200c_true, self.params, w.cluster_id)
                 for w in (sets.train, sets.validation)
             )
             return train, validation

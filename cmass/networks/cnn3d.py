@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,30 @@ def compiled(weights: Sequence[NDArray[np.floating]], n: int, train: TrainParams
     )  # fmt: skip
 
 
-def save(network: CompiledCNN3D, path: Path) -> keras.Model:
-    """Write a network to a ``.weights.h5`` file of Keras; the Keras model, of a window alone.
+def keras_model(network: CompiledCNN3D) -> keras.Model:
+    """The Keras model that estimates as `network` does: the mean over its symmetries."""
+    import keras
+    from keras import layers, ops
+
+    alone = build(network.n, network.activation)
+    alone.set_weights(network.get_weights())
+    if network.symmetries == (_ALONE,):
+        return alone
+
+    def seen(density: Any, code: int) -> Any:
+        """As `streaming.turn` turns and reflects."""
+        if code & 1:
+            density = ops.transpose(density, (0, 2, 1, 3, 4))
+        axes = [axis for axis, bit in ((1, 2), (2, 4), (3, 8)) if code & bit]
+        return ops.flip(density, axis=axes) if axes else density
+
+    inputs = keras.Input(alone.input_shape[1:], name="density")
+    answers = [alone(seen(inputs, code)) for code in network.symmetries]
+    return keras.Model(inputs, layers.Average()(answers), name="cnn3d_averaged")
+
+
+def save(network: CompiledCNN3D, path: Path) -> None:
+    """Write a network to a ``.weights.h5`` file of Keras: `build` reads its weights.
 
     The file knows the activation and the symmetries, and has the same bytes whenever it is written.
     """
@@ -88,7 +110,6 @@ def save(network: CompiledCNN3D, path: Path) -> keras.Model:
     with h5py.File(path, "r+") as file:
         file.attrs[_ACTIVATION] = network.activation
         file.attrs[_SYMMETRIES] = np.array(network.symmetries, np.uint8)
-    return model
 
 
 def load(path: Path, n: int) -> CompiledCNN3D:

@@ -9,6 +9,7 @@ and the exponent of a kernel is a sum of squares, so that nothing overflows and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -133,27 +134,35 @@ class DensityGrid(keras.layers.Layer):
         there = ops.cast(ops.arange(longest, dtype="int32")[None, :] < counts[:, None], "float32")
         shape = _Kernel(points, there, counts, self.kappa)
         axis = ops.arange(n, dtype="float32") - centre
-        # The kernel nearest to a voxel gets unit height there: without it the densities of clusters
-        # smaller than a voxel would be too small for a float.
-        nearest = ops.clip(ops.round(points + centre), 0, n - 1) - centre - points
-        u, v, w = shape.whitened(*(nearest[..., j] for j in range(3)))
-        exponents = 0.5 * (u * u + v * v + w * w) + _NOTHING * (1 - there)
-        least = ops.min(exponents, axis=1)
         lists = ops.concatenate([points, (_NOTHING * (1 - there))[..., None]], axis=2)
 
-        def add(turn: Any, density: Any) -> Any:
+        def exponents(turn: Any) -> Iterator[Any]:
             some = ops.slice(lists, (0, turn * AT_ONCE, 0), (k, AT_ONCE, 4))
             for galaxy in range(AT_ONCE):
                 x, y, z = (axis[None, :] - some[:, galaxy, j, None] for j in range(3))
                 u, v, w = shape.whitened(
                     x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]
                 )
-                plane = 0.5 * (u * u + v * v) + (some[:, galaxy, 3] - least)[:, None, None, None]
-                density = density + ops.exp(-(plane + 0.5 * w * w))
+                plane = 0.5 * (u * u + v * v) + some[:, galaxy, 3, None, None, None]
+                yield plane + 0.5 * w * w
+
+        def smallest(turn: Any, least: Any) -> Any:
+            for exponent in exponents(turn):
+                least = ops.minimum(least, ops.min(exponent, axis=(1, 2, 3)))
+            return least
+
+        turns = longest // AT_ONCE
+        # The kernel nearest to a voxel gets unit height there: without it the densities of clusters
+        # smaller than a voxel would be too small for a float. Which voxel that is only a look at all
+        # of them says: by Mahalanobis distance it need not be the nearest along each axis.
+        least = ops.fori_loop(0, turns, smallest, ops.full((k,), _NOTHING, "float32"))
+
+        def add(turn: Any, density: Any) -> Any:
+            for exponent in exponents(turn):
+                density = density + ops.exp(least[:, None, None, None] - exponent)
             return density
 
-        empty = ops.zeros((k, n, n, n), "float32")
-        density = ops.fori_loop(0, longest // AT_ONCE, add, empty)
+        density = ops.fori_loop(0, turns, add, ops.zeros((k, n, n, n), "float32"))
         # Axis by axis: one long sum in single precision loses digits.
         total = ops.sum(ops.sum(ops.sum(density, axis=3), axis=2), axis=1)
         density = density * (self.scale / total)[:, None, None, None]

@@ -5,7 +5,7 @@ A set of 17 000 clusters takes 20 MB as galaxies and 2.7 GB as voxels on disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,7 @@ class Lists:
         offsets: NDArray[np.int64],
         log10_m200c_true: NDArray[np.float64],
         params: Params,
+        ids: Sequence[str],
     ) -> Lists:
         """Lists of clusters that all have a density, from galaxies in double precision.
 
@@ -63,7 +64,7 @@ class Lists:
                 inverse_bandwidth(points[first:last], params.voxels.kappa)
             except VoxelError as error:
                 raise VoxelError(
-                    f"cluster {row} of the set has no density: {error.message}",
+                    f"cluster {ids[row]} has no density: {error.message}",
                     column=error.column, value=error.value, remedy=error.remedy,
                 ) from error  # fmt: skip
         shard = params.voxels.clusters_per_shard
@@ -145,4 +146,4 @@ def mock_lists(workspace: Workspace, params: Params, which: str) -> Lists:
     points, offsets = points_by_cluster(galaxies, names)
     place = pc.index_in(names, value_set=clusters["cluster_id"].combine_chunks())
     true = clusters["log10_m200c_true"].take(place).to_numpy()
-    return Lists.checked(points, offsets.astype(np.int64), true, params)
+    return Lists.checked(points, offsets.astype(np.int64), true, params, names.to_pylist())

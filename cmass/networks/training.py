@@ -316,7 +316,8 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
-    model = cnn3d.save(cnn3d.compiled(best, params.voxels.n, params.train), temporary)
+    network = cnn3d.compiled(best, params.voxels.n, params.train)
+    cnn3d.save(network, temporary)
     temporary.replace(weights)
     history = {
         "epoch": np.arange(1, state.epoch + 1),
@@ -329,7 +330,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     write_json(workspace.model / "history.json", epochs.to_pylist())  # what `dvc plots` reads
     summary = {
         "network": "cnn3d",
-        "n_weights": int(model.count_params()),
+        "n_weights": network.n_parameters,
         "dense_activation": params.train.dense_activation,
         "inversion_averaged": params.train.inversion_averaged,
         "n_train": len(training),
@@ -346,7 +347,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     write_json(workspace.model / "model.json", summary)
     where = "not registered"
     if register:
-        version = registry.register(workspace, params, model, summary, state)
+        version = registry.register(workspace, params, cnn3d.keras_model(network), summary, state)
         write_json(workspace.model / "registry.json", version)
         where = f"registered as {cnn3d.NAME} version {version['version']}"
     # The checkpoint goes only now: when the registry fails, the next run need not train again.
@@ -358,7 +359,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         state.paper_minutes(len(training) + len(validation)), PAPER_MINUTES,
     )  # fmt: skip
     log.info(
-        "train: best epoch %d of %d, validation rms %.4f dex, %.0f s, %s",
+        "train: best epoch %d of %d, validation rms %.4f dex of windows alone, %.0f s, %s",
         state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,
         where,
     )  # fmt: skip

@@ -202,6 +202,15 @@ def when(condition: Callable[[], object], action: Callable[[], object]) -> threa
     return thread
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: what was started in the background has it switched off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_waits_for_shards_at_work_and_begins_no_other(cluster, tmp_path):
     cluster.ready(2)
     out = tmp_path / "out"

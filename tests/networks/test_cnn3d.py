@@ -61,6 +61,27 @@ def test_a_file_knows_how_its_network_estimates(tmp_path: Path, averaged, activa
     np.testing.assert_array_equal(again.outputs(grids)[0], network.outputs(grids)[0])
 
 
+@pytest.mark.parametrize("symmetries", [(0,), (0, 14), (0, 1, 9, 15)])
+def test_the_keras_model_estimates_as_the_network_does(symmetries):
+    """The compiled loops turn by their own code; both are single precision, of numbers near one."""
+    weights = cnn3d.build(12).get_weights()
+    network = CompiledCNN3D(weights, 12, rectified=True, symmetries=symmetries)
+    grids = np.random.default_rng(1).random((3, 12, 12, 12)).astype(np.float16).astype(np.float32)
+    found = cnn3d.keras_model(network).predict_on_batch(grids[..., None])[:, 0]
+    np.testing.assert_allclose(found, network.outputs(grids)[0], rtol=1e-5, atol=1e-5)
+    if len(symmetries) > 1:
+        alone = CompiledCNN3D(weights, 12, rectified=True).outputs(grids)[0]
+        assert np.abs(found - alone).max() > 1e-4
+
+
+def test_no_cluster_has_no_estimate():
+    """A batch in which no window has a density is none the network may stumble over."""
+    network = CompiledCNN3D(cnn3d.build(12).get_weights(), 12, symmetries=(0, 14))
+    grids = np.empty((0, 12, 12, 12), np.float32)
+    found = prediction.predict_grids(network, grids, features=True)
+    assert found.shape == (0, 1 + network.n_features)
+
+
 def test_a_file_that_names_no_symmetries_is_of_windows_alone(tmp_path: Path):
     cnn3d.build(12).save_weights(tmp_path / "a.weights.h5")
     assert cnn3d.load(tmp_path / "a.weights.h5", 12).symmetries == (0,)

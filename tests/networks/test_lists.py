@@ -87,8 +87,8 @@ def test_a_cluster_without_a_density_is_named_before_training():
     points = random.normal(size=(30, 3)) * [1, 1, 500]
     points[10:20, 1] = 2 * points[10:20, 0]  # the second cluster lies in one plane
     offsets = np.array([0, 10, 20, 30])
-    with pytest.raises(VoxelError, match="cluster 1 of the set has no density.*one plane"):
-        Lists.checked(points, offsets, np.full(3, 14.0), DEVICE)
+    with pytest.raises(VoxelError, match="cluster b has no density.*one plane"):
+        Lists.checked(points, offsets, np.full(3, 14.0), DEVICE, ["a", "b", "c"])
 
 
 # ------------------------------------------------------------------------------- parameters
@@ -110,8 +110,9 @@ def test_auto_is_keras_where_it_makes_the_grids(workspace):
     assert isinstance(engine, engines.KerasEngine)
     batch = next(iter(mock_lists(workspace, DEVICE, "train").batches(8)))
     grids = next(iter(streaming.Files(workspace.voxels / "train").batches(8)))
-    # One cluster, one estimate: half floats on both routes, another last digit in a few voxels.
-    np.testing.assert_allclose(engine.predict(batch), engine.predict(grids), atol=1e-5)
+    # One cluster, one estimate: half floats on both routes, and in a few voxels another last digit,
+    # 5e-4 of the voxel, of which 1728 make an estimate of order one. Other grids differ by 0.1.
+    np.testing.assert_allclose(engine.predict(batch), engine.predict(grids), atol=2e-4)
 
 
 def test_an_engine_of_the_other_kind_says_so(workspace):

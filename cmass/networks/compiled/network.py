@@ -124,7 +124,7 @@ class CompiledCNN3D:
 
         self._deal(work, count * views)
         point = out.estimate.reshape(count, views).mean(axis=1)
-        return point, out.hidden_1.reshape(count, views, -1).mean(axis=1)
+        return point, out.hidden_1.reshape(count, views, self.n_features).mean(axis=1)
 
     def loss_and_gradients(
         self, grids: NDArray[np.floating], truth: NDArray[np.floating],
