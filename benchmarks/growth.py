@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,8 @@ class Cost:
         Wall time, and processor time of all processes.
     peak_mb : float
         Largest sum over the step's processes, MB (2²⁰ bytes).
+    about : str
+        Machine and commit that were measured.
     """
 
     step: str
@@ -73,6 +75,7 @@ class Cost:
     wall_s: float
     cpu_s: float
     peak_mb: float
+    about: str = ""
 
 
 def measure(step: str, clusters: int, command: Sequence[str], folder: Path) -> Cost:
@@ -153,13 +156,21 @@ def write_params(file: Path, clusters: int) -> None:
 
 
 def run(sizes: Sequence[int], work: Path) -> list[Cost]:
-    """Costs of all steps at all sizes; those that `work` holds are not measured again."""
+    """Costs of all steps at all sizes; those that `work` holds are not measured again.
+
+    Costs of another machine or commit are, with all that their steps had made.
+    """
     costs: list[Cost] = []
+    about = f"{paired.machine(load=False)}; {paired.state()}"
     for clusters in sizes:
         folder = work / str(clusters)
         kept = folder / "costs.json"
         folder.mkdir(parents=True, exist_ok=True)
         known = [Cost(**c) for c in json.loads(kept.read_text())] if kept.exists() else []
+        if any(c.about != about for c in known):
+            known = []
+            shutil.rmtree(folder)
+            folder.mkdir()
         params = folder / "params.yaml"
         write_params(params, clusters)
         for step in STEPS:
@@ -173,7 +184,7 @@ def run(sizes: Sequence[int], work: Path) -> list[Cost]:
             else:
                 data = str(folder / "data")
                 command = [*cmass, "--params", str(params), "--data", data, "--force"]
-            cost = measure(step, clusters, command, folder)
+            cost = replace(measure(step, clusters, command, folder), about=about)
             print(
                 f"{clusters:6d} {step:10s} {cost.wall_s:8.1f} s {cost.peak_mb:6.0f} MB",
                 file=sys.stderr, flush=True,
@@ -255,8 +266,7 @@ def report(costs: Sequence[Cost]) -> str:
     head = [
         "step", *(f"{size} clusters" for size in sizes), "start", "per 1000", "off the line",
     ]  # fmt: skip
-    about = f"{paired.machine()}; {paired.state()}"
-    return f"{about}\n\n{paired.table(head, rows)}"
+    return f"{costs[0].about}\n\n{paired.table(head, rows)}"
 
 
 def _row(

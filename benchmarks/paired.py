@@ -215,13 +215,14 @@ def cores() -> str:
     return f"{count} core{'s' * (count != 1)}"
 
 
-def machine() -> str:
-    """Processor, cores, memory, software and load, in one line."""
+def machine(*, load: bool = True) -> str:
+    """Processor, cores, memory, software and, if asked, load, in one line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(p)}" for p, name in _PACKAGES.items())
     return (
         f"{_processor()}, {cores()}, {memory:.0f} GiB; Python "
-        f"{platform.python_version()}, {packages}; load average {os.getloadavg()[0]:.1f}"
+        f"{platform.python_version()}, {packages}"
+        + (f"; load average {os.getloadavg()[0]:.1f}" if load else "")
     )
 
 

@@ -101,3 +101,20 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch):
     costs = growth.run([100], tmp_path)
     assert asked == [*growth.STEPS[:3], *growth.STEPS[2:]]
     assert [c.step for c in costs] == list(growth.STEPS)
+
+
+def test_costs_of_another_commit_are_measured_again(tmp_path: Path, monkeypatch):
+    asked: list[str] = []
+
+    def stand_in(step: str, clusters: int, command: list[str], folder: Path) -> Cost:
+        asked.append(step)
+        return Cost(step, clusters, 1.0, 1.0, 100.0)
+
+    monkeypatch.setattr(growth, "measure", stand_in)
+    monkeypatch.setattr(growth.paired, "state", lambda: "cmass at a")
+    before = growth.run([100], tmp_path)
+    assert growth.run([100], tmp_path) == before and asked == list(growth.STEPS)
+    monkeypatch.setattr(growth.paired, "state", lambda: "cmass at b")
+    after = growth.run([100], tmp_path)
+    assert asked == 2 * list(growth.STEPS)
+    assert "cmass at b" in report(after) and "cmass at a" not in report(after)

@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 
 #: Libraries that decide the bytes of a shard.
 LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "pyarrow", "astropy", "colossus")
-#: Seconds to wait for a scheduler's file and for the first worker: machines start one by one.
+#: Seconds to wait for a scheduler's file, and for the first worker: machines start one by one.
 START_S = 300.0
+#: Seconds to wait for the first worker of a scheduler that is named by its file, as batch systems do:
+#: the workers may stand in a queue.
+QUEUE_S = 24 * 3600.0
 #: Seconds after which every machine sees what another has written (NFS remembers for up to 60).
 DELAY_S = 90.0
 
@@ -189,7 +192,7 @@ def dask_pool(where: str, mark: Path) -> Iterator[Pool]:
     with client:
         executor = _CheckedExecutor(client, name)
         try:
-            _check_workers(client, address, mark)
+            _check_workers(client, address, mark, START_S if "://" in where else QUEUE_S)
             yield Pool(executor, _Slots(client), DELAY_S)
         except BaseException as error:
             reason = _in_words(error, client, address)
@@ -265,13 +268,15 @@ def _address_in(file: Path) -> str:
         time.sleep(0.5)
 
 
-def _check_workers(client: Client, address: str, mark: Path) -> None:
+def _check_workers(client: Client, address: str, mark: Path, patience_s: float) -> None:
     """Raise unless there are workers, all of the same software, and all see the same folder."""
+    if not client.nthreads():
+        log.info("waiting for workers to join %s, for %.0f s at most", address, patience_s)
     try:
-        client.wait_for_workers(1, timeout=START_S)
+        client.wait_for_workers(1, timeout=patience_s)
     except TimeoutError as error:
         raise MachineError(
-            f"no worker joined {address} within {START_S:.0f} s. Start some with "
+            f"no worker joined {address} within {patience_s:.0f} s. Start some with "
             f"`dask worker {address} --nthreads 1`"
         ) from error
     needed, text = own_software(), mark.read_text()

@@ -1,6 +1,6 @@
 """Lists of galaxies in memory, for grids that are made where the network runs.
 
-A set of 17 000 clusters takes 20 MB as galaxies and 2.7 GB as voxels on disk.
+A set of 17 000 clusters takes 50 MB as galaxies and 2.7 GB as voxels on disk.
 """
 
 from __future__ import annotations
