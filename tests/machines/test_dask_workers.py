@@ -27,7 +27,7 @@ pytest.importorskip("distributed")
 from cmass.machines import dask_workers
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("dask")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("dask")]
 
 
 class Cluster:
@@ -85,7 +85,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait(condition: Callable[[], object], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
