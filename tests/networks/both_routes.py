@@ -23,7 +23,8 @@ SEED, N = 7, 12
 PARAMS = Params(
     voxels=VoxelParams(n=N, clusters_per_shard=9),
     split=SplitParams(train=40, test=10, evaluation=10),
-    train=TrainParams(epochs=2, batch_size=8, learning_rate=1e-3, engine="keras"),
+    # 36 clusters: three whole batches an epoch, one shape to compile
+    train=TrainParams(epochs=2, batch_size=12, learning_rate=1e-3, engine="keras"),
     workers=1,
 )
 DEVICE = PARAMS.model_copy(

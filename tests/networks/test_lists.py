@@ -145,7 +145,7 @@ def check_routes(report: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_training_by_lists_is_training_by_files(workspace, tmp_path, backend):
     pytest.importorskip(backend)
