@@ -199,7 +199,8 @@ def draw(tables: Mapping[str, pa.Table]) -> Figure:
                                color=colour, capsize=3, label=label if y == place[0] else None)  # fmt: skip
     right.axvline(documents.mean_of(usual, "epsilon_mean")[0], color=INK, lw=1, ls=":")
     right.set_xlabel(r"Mean of $\log_{10}(M_\mathrm{true}/M_\mathrm{pred})$ [dex]")
-    right.legend(loc="best")
+    # Above the panel: there is no empty corner for it whatever the values.
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
     left.axvline(0, color=INK, lw=1, ls="--")
     return figure
 
