@@ -170,7 +170,7 @@ def test_a_shard_of_another_run_is_not_begun(tmp_path):
 
 
 def test_a_folder_that_is_not_seen_is_named(tmp_path):
-    with pytest.raises(MachineError, match=r"does not see .*out\.partial.*mount at the same path"):
+    with pytest.raises(MachineError, match=r"cannot read .*out\.partial.*mount at the same path"):
         _make_aside(make, tmp_path / "out.partial", "d", shards(tmp_path / "calls")[0])
 
 

@@ -386,6 +386,6 @@ def test_a_scheduler_out_of_reach_is_named_with_what_to_do(place, tmp_path, monk
 
 def test_no_worker_at_all_is_an_error(cluster, tmp_path, monkeypatch):
     cluster.ready(0)
-    monkeypatch.setattr(dask_workers, "START_S", 0.5)
+    monkeypatch.setattr(dask_workers, "QUEUE_S", 0.5)
     with pytest.raises(MachineError, match="no worker joined tcp://.* within 0 s.*dask worker"):
         work(cluster.params(), tmp_path / "out")
