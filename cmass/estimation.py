@@ -115,18 +115,18 @@ def estimate_files(
         if not table.num_rows:
             raise InputError("the table has no rows", file=path)
     bundle = model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
-    masses = _estimate(renamed[0], renamed[1], bundle)
+    masses = _estimate(renamed[0], renamed[1], bundle, files=(clusters, galaxies))
     formats.write(out, masses)
     return masses
 
 
-def _numbers(table: pa.Table, name: str, what: str) -> Array:
+def _numbers(table: pa.Table, name: str, what: str, file: Path | None) -> Array:
     """A column as float64, missing as NaN; its unit must be the dictionary's."""
     field = table.schema.field(name)
     unit = (field.metadata or {}).get(b"unit", b"").decode()
     if name in ("ra", "dec") and unit not in ("", "deg", "degree", "degrees"):
         raise InputError(
-            f"{name} of the {what} is in {unit!r}, deg is needed", column=name,
+            f"{name} of the {what} is in {unit!r}, deg is needed", file=file, column=name,
             remedy="Convert it to decimal degrees",
         )  # fmt: skip
     values = table[name]
@@ -136,13 +136,27 @@ def _numbers(table: pa.Table, name: str, what: str) -> Array:
         try:
             values = pc.cast(values, pa.float64())
         except pa.ArrowInvalid as error:
+            row, value = _first_without_number(values)
             raise InputError(
-                f"{name} of the {what} holds text that is no number: {error}", column=name,
+                f"{name} of the {what} holds text that is no number", file=file, column=name,
+                row=row, value=value,
                 remedy="Positions are decimal degrees, not sexagesimal; leave missing cells empty",
             ) from error  # fmt: skip
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise InputError(f"{name} of the {what} holds no numbers but {values.type}", column=name)
+        raise InputError(
+            f"{name} of the {what} holds no numbers but {values.type}", file=file, column=name
+        )
     return pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _first_without_number(values: pa.ChunkedArray) -> tuple[int, str]:
+    """Row, counted from zero, and text of the first value that Arrow reads no number from."""
+    for row, value in enumerate(values):
+        try:
+            pc.cast(value, pa.float64())
+        except pa.ArrowInvalid:
+            return row, value.as_py()
+    raise AssertionError("every value is a number")
 
 
 def _allowed(name: str, values: Array) -> NDArray[np.bool_]:
@@ -158,13 +172,14 @@ def _allowed(name: str, values: Array) -> NDArray[np.bool_]:
 
 
 def _estimate(
-    clusters: pa.Table, galaxies: pa.Table, bundle: Bundle, progress: bool = True
-) -> pa.Table:
+    clusters: pa.Table, galaxies: pa.Table, bundle: Bundle, progress: bool = True,
+    files: tuple[Path | None, Path | None] = (None, None),
+) -> pa.Table:  # fmt: skip
     formats.require(clusters, _CLUSTER_COLUMNS, "clusters")
     formats.require(galaxies, _GALAXY_COLUMNS, "galaxies")
     raw = clusters["cluster_id"].to_pylist()
     ids = ["" if x is None else str(x) for x in raw]
-    ra, dec, z = (_numbers(clusters, n, "clusters") for n in ("ra", "dec", "z"))
+    ra, dec, z = (_numbers(clusters, n, "clusters", files[0]) for n in ("ra", "dec", "z"))
     good = _allowed("ra", ra) & _allowed("dec", dec) & _allowed("z", z)
     _, number, times = np.unique(np.array(ids), return_inverse=True, return_counts=True)
     good &= (times[number] == 1) & np.array([x != "" for x in ids], bool)
@@ -173,12 +188,12 @@ def _estimate(
             "cluster row %d (%s) has no mass: %s", row, ids[row] or "no cluster_id",
             _why_bad(ids[row], int(times[number[row]]), float(ra[row]), float(dec[row]), float(z[row])),
         )  # fmt: skip
-    ra_g, dec_g, z_g = (_numbers(galaxies, n, "galaxies") for n in ("ra", "dec", "z"))
+    ra_g, dec_g, z_g = (_numbers(galaxies, n, "galaxies", files[1]) for n in ("ra", "dec", "z"))
     # A galaxy nearer than the Hubble flow may have a small blueshift.
     usable = _allowed("ra", ra_g) & _allowed("dec", dec_g) & np.isfinite(z_g) & (np.abs(z_g) < 2)
     if usable.size and not usable.any():
         raise InputError(
-            "no galaxy has a usable ra, dec and z", column="ra, dec, z", value=float(z_g[0]),
+            "no galaxy has a usable ra, dec and z", file=files[1], column="ra, dec, z", row=0, value=float(z_g[0]),
             remedy="ra and dec are in degrees, z is a redshift (not km/s); --column names others",
         )  # fmt: skip
     if not usable.all():

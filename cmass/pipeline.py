@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from cmass.errors import CmassError, WorkspaceError
 from cmass.shards import (
     PREDICTION_SOURCES,
+    SCRATCH,
     SIMULATOR_SOURCES,
     TRAINING_SOURCES,
     source_digest,
@@ -336,12 +338,15 @@ def _holder(root: Path) -> str:
 
 
 def _sweep(workspace: Workspace) -> None:
-    """Remove temporary files of writes that a kill cut short (see tables.atomic_path)."""
+    """Remove what a kill left: temporary files (tables.atomic_path), shards begun (cmass.shards)."""
     for folder in (workspace.home, workspace.releases):
         for left in folder.rglob(".*.tmp"):
             if left.is_file():
                 log.info("removing %s, left by a broken run", left)
                 left.unlink(missing_ok=True)
+    for left in workspace.home.rglob(f"*{SCRATCH}"):
+        log.info("removing %s, left by a broken run", left)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------ stamps

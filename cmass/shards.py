@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: Shards handed out for each that can be made at once: none waits for work, and a million clusters
 #: never are in the memory of a scheduler.
 _AHEAD = 2
+#: Ends the name of the folder in which shards are begun; what a broken run leaves there is swept.
+SCRATCH = ".scratch"
 #: Seconds after which workers that have joined get their share.
 _LOOK_S = 10.0
 
@@ -186,7 +188,7 @@ def _made(pool: Pool, make: Callable[[Shard], None], shards: Sequence[Shard]) ->
 
 def _scratch(partial: Path) -> Path:
     """Where shards of a product are written before they are moved to ``<folder>.partial``."""
-    return partial.with_suffix(".scratch")
+    return partial.with_suffix(SCRATCH)
 
 
 def _make_aside(

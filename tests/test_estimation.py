@@ -224,6 +224,18 @@ def test_package_offers_estimate_and_voxels_without_loading_them():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_text_in_a_file_is_named_with_its_place(tmp_path, tiny_bundle):
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("cluster_id,ra,dec,z\na,10,20,0.05\nb,11,21,0.06\n")
+    bad.write_text("cluster_id,ra,dec,z\na,10,20,0.05\nb,11,1:30,0.06\nc,12,2:30,0.06\n")
+    for clusters, galaxies, what in ((bad, good, "clusters"), (good, bad, "galaxies")):
+        with pytest.raises(InputError, match=rf"dec of the {what}.*decimal degrees") as caught:
+            estimation.estimate_files(clusters, galaxies, tmp_path / "out.csv", model=tiny_bundle)
+        found = caught.value
+        assert (found.file, found.column, found.row, found.value) == (bad, "dec", 1, "1:30")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_files_that_give_nothing_are_errors_and_inputs_are_safe(tmp_path, tiny_bundle):
     clusters, galaxies = tmp_path / "clusters.csv", tmp_path / "galaxies.csv"
     clusters.write_text("cluster_id,ra,dec,z\nA,10,20,0.05\n")

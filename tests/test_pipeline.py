@@ -303,6 +303,9 @@ with workspace_lock(Workspace(Path(sys.argv[1]), "smoke", "embedded")):
     left = Path(sys.argv[1]) / "smoke" / "mock" / ".shard-0.txt.abc.tmp"
     left.parent.mkdir(parents=True, exist_ok=True)
     left.write_text("half-written")
+    begun = left.parent.with_name("mock.scratch") / "00000-host-1-abcd" / "windows"
+    begun.mkdir(parents=True)
+    (begun / "0.parquet").write_text("half-written")
     print("held", flush=True)
     time.sleep(60)
 """
@@ -335,13 +338,16 @@ def test_other_data_folders_are_free(workspace, params, holder, tmp_path):
     assert run_all(Workspace(tmp_path / "other", "smoke", "embedded"), params)
 
 
-def test_kill_9_leaves_no_lock_and_its_half_written_file_is_removed(workspace, params, holder):
+def test_kill_9_leaves_no_lock_and_what_it_had_begun_is_removed(workspace, params, holder):
     left = workspace.mock / ".shard-0.txt.abc.tmp"
+    begun = workspace.mock.with_name("mock.scratch")
     assert left.exists()
+    assert begun.exists()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert run_all(workspace, params) == ["mock", "voxelize", "train", "infer"]
     assert not left.exists()
+    assert not begun.exists()
 
 
 def test_the_lock_ends_with_an_error(workspace):

@@ -88,9 +88,13 @@ def perfect_like(
 
 
 def chance(observed: float, simulated: ArrayLike) -> float:
-    """Part of the simulated statistics at least as large as the observed one (never zero)."""
+    """Part of the simulated statistics at least as large as the observed one (never zero).
+
+    Statistics that differ by rounding alone are ties, and ties count.
+    """
     values = np.asarray(simulated, float)
-    return float((1 + (values >= observed).sum()) / (1 + values.size))
+    reached = (values >= observed) | np.isclose(values, observed, rtol=1e-9, atol=0.0)
+    return float((1 + reached.sum()) / (1 + values.size))
 
 
 # -------------------------------------------------------------------------------- coverage
@@ -461,9 +465,7 @@ def tarp_references(prior: Array, edges: Array, n: int, rng: np.random.Generator
     return np.interp(rng.random(n) * cdf[-1], cdf, edges)
 
 
-def tarp_curve(
-    transform: Array, perfect: Array, levels: int = LEVELS, where: Mask | None = None
-) -> CoverageCurve:
+def tarp_curve(transform: Array, perfect: Array, levels: int = LEVELS) -> CoverageCurve:
     """Part of the clusters whose TARP transform is at most each level: the diagonal if perfect.
 
     Parameters
@@ -473,6 +475,5 @@ def tarp_curve(
     perfect : ndarray, shape (rounds, n)
         `perfect_like` of these transforms.
     levels : int
-    where : ndarray of bool, shape (n,), optional
     """
-    return _curve(transform, perfect, levels, where, None)
+    return _curve(transform, perfect, levels, None, None)
