@@ -1737,6 +1737,11 @@ _TABLES = [
         "cluster_id",
     ),
     _table(
+        "test_pairs",
+        "One mock cluster of those that posteriors are made of, in the precision of float32",
+        "log10_m200c_true log10_m200c n_galaxies z",
+    ),
+    _table(
         "training_history", "One epoch of training", "epoch loss val_loss learning_rate", "epoch"
     ),
     _table(

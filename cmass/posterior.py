@@ -650,8 +650,9 @@ def joint_table(density: JointDensity) -> pa.Table:
 def run(workspace: Workspace, params: Params) -> None:
     """Predict the test set, and choose how posteriors are made of predictions.
 
-    Writes `posterior/predictions.parquet`, `posterior_grid.parquet`, `joint.parquet` (the plain
-    joint density, paper, Fig. 4), `recalibration.json` (what was chosen; cmass.recalibration),
+    Writes `posterior/predictions.parquet`, `pairs.parquet` (what posteriors are made of, here and
+    in the model that ships), `posterior_grid.parquet`, `joint.parquet` (the plain joint density,
+    paper, Fig. 4), `recalibration.json` (what was chosen; cmass.recalibration),
     `recalibration.parquet` (what it was chosen among), `dispersion.json` (the sigma-M relation,
     fitted on the training set) and `range.json` (what the mocks cover: outside, masses are
     flagged).
@@ -659,7 +660,7 @@ def run(workspace: Workspace, params: Params) -> None:
     from cmass.estimators import dispersion
     from cmass.networks import cnn3d
     from cmass.networks.training import training_range
-    from cmass.recalibration import Posteriors, choose, pairs_of
+    from cmass.recalibration import Posteriors, choose, pairs_of, pairs_table
 
     clusters = read_table(workspace.mock / "clusters", "mock_clusters", PREDICTION_COLUMNS)
     relation = dispersion.fit_mocks(workspace, params)
@@ -673,6 +674,7 @@ def run(workspace: Workspace, params: Params) -> None:
     median_z = float(np.median(to_numpy(clusters, "z")[0]))
     folder = workspace.posterior
     write_table(folder / "predictions.parquet", predictions, "predictions")
+    write_table(folder / "pairs.parquet", pairs_table(pairs), "test_pairs", small=True)
     grid = grid_table(posteriors.plain, params.posterior.n_bins, median_z, params.cosmology)
     write_table(folder / "posterior_grid.parquet", grid, "posterior_grid")
     write_table(folder / "joint.parquet", joint_table(density), "joint")

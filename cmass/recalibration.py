@@ -82,10 +82,29 @@ class Pairs:
 
 
 def pairs_of(predictions: pa.Table) -> Pairs:
-    """The pairs of a table `predictions`."""
-    names = ("log10_m200c", "log10_m200c_true", "n_galaxies", "z", "halo_id")
-    d, m, n, z, halo = to_numpy(predictions, *names)
+    """The pairs of a table `predictions` or `test_pairs`, in the precision of the latter.
+
+    Without haloes (`test_pairs`) each window is of one of its own.
+    """
+    d, m, z = (
+        x.astype(np.float32).astype(float)
+        for x in to_numpy(predictions, "log10_m200c", "log10_m200c_true", "z")
+    )
+    (n,) = to_numpy(predictions, "n_galaxies")
+    halo = np.arange(d.size)
+    if "halo_id" in predictions.column_names:
+        (halo,) = to_numpy(predictions, "halo_id")
     return Pairs(d, m, n.astype(float), z, halo.astype(np.int64))
+
+
+def pairs_table(pairs: Pairs) -> pa.Table:
+    """Table `test_pairs`, by estimate: sorted numbers make a small file."""
+    sorted_ = pairs.take(np.argsort(pairs.predicted, kind="stable"))
+    return make_table(
+        "test_pairs",
+        {"log10_m200c_true": sorted_.true, "log10_m200c": sorted_.predicted,
+         "n_galaxies": sorted_.n_galaxies.astype(np.int32), "z": sorted_.z},
+    )  # fmt: skip
 
 
 def _known(predicted: Array, n_galaxies: Array, z: Array) -> Array:

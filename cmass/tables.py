@@ -137,14 +137,33 @@ def _check_range(values: pa.ChunkedArray, column: Any, file: Path | str | None) 
             )  # fmt: skip
 
 
-def write_table(path: Path, table: pa.Table, name: str) -> None:
+def write_table(path: Path, table: pa.Table, name: str, *, small: bool = False) -> None:
     """Check `table` against table `name` and write it to `path` in one piece.
 
     The bytes depend on the content alone: same table, same file.
+
+    Parameters
+    ----------
+    path : Path
+    table : pyarrow.Table
+    name : str
+        Table of the column dictionary.
+    small : bool
+        Take time to make the file small. Numbers are stored byte by byte: of those that float32
+        holds, float64 columns take little more than float32 ones.
     """
     check_table(table, TABLES[name], path)
+    options: dict[str, Any] = {}
+    if small:
+        numbers = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+        others = [f.name for f in table.schema if pa.types.is_string(f.type)]
+        options = {
+            "use_byte_stream_split": numbers,
+            "use_dictionary": others,
+            "compression_level": 19,
+        }
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 17)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 17, **options)
 
 
 def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -197,11 +197,11 @@ def test_bundle_is_checked_when_loaded(tiny_run, tmp_path):
     bundle = load_bundle(folder)
     assert bundle.provenance["commit"] == "0123abc"
     assert bundle.provenance["params"]["voxels"]["n"] == bundle.voxels.n
-    pairs = (folder / "predictions.parquet").read_bytes()
-    (folder / "predictions.parquet").write_bytes(pairs[:-10])
+    pairs = (folder / "pairs.parquet").read_bytes()
+    (folder / "pairs.parquet").write_bytes(pairs[:-10])
     with pytest.raises(InputError, match="not the one the model was made with"):
         load_bundle(folder)
-    (folder / "predictions.parquet").unlink()
+    (folder / "pairs.parquet").unlink()
     with pytest.raises(WorkspaceError, match="incomplete"):
         load_bundle(folder)
     with pytest.raises(WorkspaceError, match="holds no model"):

@@ -116,7 +116,7 @@ class Oddity:
         return Found(distance, odd, peak, second, flag.astype(np.int32))
 
     def save(self, folder: Path) -> None:
-        """Write `SETTINGS` and `REFERENCE` to a folder."""
+        """Write `SETTINGS` and `REFERENCE` to a folder; sorted numbers make a small file."""
         n = {"train": len(self.space.reference), "test": self.distances.size,
              "peaks": self.peaks.size}  # fmt: skip
         nothing: list[Any] = [None]
@@ -125,11 +125,13 @@ class Oddity:
             {
                 "part": [name for name, k in n.items() for _ in range(k)],
                 "place": [*self.space.reference.tolist(), *[[]] * (n["test"] + n["peaks"])],
-                "outlier_distance": nothing * n["train"] + [*self.distances] + nothing * n["peaks"],
-                "second_peak": nothing * (n["train"] + n["test"]) + [*self.peaks],
+                "outlier_distance": nothing * n["train"]
+                + [*np.sort(self.distances)]
+                + nothing * n["peaks"],
+                "second_peak": nothing * (n["train"] + n["test"]) + [*np.sort(self.peaks)],
             },
         )
-        write_table(folder / REFERENCE, table, "oddity_reference")
+        write_table(folder / REFERENCE, table, "oddity_reference", small=True)
         write_json(
             folder / SETTINGS,
             {"space": self.space.as_json(), "how": self.how.model_dump(mode="json"),

@@ -1,7 +1,7 @@
 """The model that ships with the package, and how a finished run becomes one.
 
 A bundle is a folder with everything that turns galaxies into posteriors: the network's
-weights, the test set's predictions (the joint density), the mass bins and priors, the
+weights, the test set's predictions and masses (the joint density), the mass bins and priors, the
 sigma-M relation, what its mocks look like (`cmass.oddity`), and `model.json` with parameters,
 range and provenance.
 """
@@ -24,7 +24,7 @@ from cmass.estimators.dispersion import Relation
 from cmass.oddity import REFERENCE, SETTINGS, Oddity
 from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
 from cmass.posterior import JointDensity, grid_edges
-from cmass.recalibration import Pairs, Posteriors, Recalibration, pairs_of
+from cmass.recalibration import Posteriors, Recalibration, pairs_of
 from cmass.tables import file_digest, read_json, read_table, to_numpy, write_json
 from cmass.workspace import Workspace
 
@@ -36,8 +36,7 @@ Array = NDArray[np.float64]
 #: Folder of the bundle that ships.
 SHIPPED = Path(__file__).parent
 WEIGHTS = "cnn3d.weights.h5"
-_TABLES = ("predictions", "posterior_grid")
-_FILES = (WEIGHTS, "predictions.parquet", "posterior_grid.parquet", "dispersion.json")
+_FILES = (WEIGHTS, "pairs.parquet", "posterior_grid.parquet", "dispersion.json")
 _ODDITY = (SETTINGS, REFERENCE)
 
 
@@ -139,7 +138,7 @@ def _assemble(
         plain_bandwidth = settings["plain_bandwidth"]
     else:  # a model from before posteriors were recalibrated
         recalibration, plain_bandwidth = Recalibration(settings["bandwidth"]), settings["bandwidth"]
-    pairs = _pairs(posterior / "predictions.parquet", recalibration)
+    pairs = pairs_of(read_table(posterior / "pairs.parquet", "test_pairs"))
     relation = posterior / "dispersion.json"
     return Bundle(
         weights=weights,
@@ -154,16 +153,6 @@ def _assemble(
         provenance=provenance,
         oddity=Oddity.load(oddity),
     )
-
-
-def _pairs(predictions: Path, recalibration: Recalibration) -> Pairs:
-    """The test set; richness and redshift only where the posteriors are made of them."""
-    if recalibration.correction is not None:
-        return pairs_of(read_table(predictions, "predictions"))
-    names = ["log10_m200c", "log10_m200c_true"]
-    predicted, true = to_numpy(read_table(predictions, "predictions", names), *names)
-    unknown = np.full(predicted.size, np.nan)
-    return Pairs(predicted, true, unknown, unknown, np.arange(predicted.size))
 
 
 def _training_range(values: dict[str, float]) -> TrainingRange:
