@@ -327,7 +327,12 @@ def estimate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Estimate masses of your own clusters with the model that ships with cmass."""
+    """Estimate masses of your own clusters with the model that ships with cmass.
+
+    The galaxies are all of a survey as deep as the mocks (SDSS: r below 17.77) within 4 Mpc/h and
+    2200 km/s of each cluster, members or not: of members alone, of a thinned or cut window the
+    masses come out too low, and not every such cluster is flagged.
+    """
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 
@@ -341,6 +346,8 @@ def _column_map(options: list[str]) -> dict[str, str]:
         name, equals, theirs = option.partition("=")
         if not (name and equals and theirs):
             raise ParameterError(f"--column {option}: write it as NAME=COLUMN, as in ra=RAJ2000")
+        if name not in ("cluster_id", "ra", "dec", "z"):
+            raise ParameterError(f"--column {option}: NAME is one of cluster_id, ra, dec, z")
         if name in names:
             raise ParameterError(f"--column {name} is given twice")
         names[name] = theirs

@@ -38,7 +38,8 @@ def estimate(
     galaxies : astropy.table.Table or pyarrow.Table
         Columns ra, dec (deg, J2000), z; one row a galaxy, in any order. It should hold
         every galaxy of the survey within 4 h⁻¹ Mpc and 2200 km/s of each cluster, not
-        members alone.
+        members alone, and be as deep as the mocks (SDSS: r < 17.77): of a thinned or cut
+        window masses come out too low, and not every such cluster is flagged.
     model : Bundle or path, optional
         A bundle, or the folder of one; by default the model that ships.
     progress : bool
@@ -201,6 +202,12 @@ def _estimate(
             "%d of %d galaxies left out: ra, dec or z is missing or impossible (first: row %d)",
             int((~usable).sum()), usable.size, int(np.flatnonzero(~usable)[0]),
         )  # fmt: skip
+    places = np.column_stack([ra_g, dec_g, z_g])[usable]
+    if repeated := len(places) - len(np.unique(places, axis=0)):
+        log.warning(
+            "%d galaxies have the ra, dec and z of another: if rows are repeated, remove them, for "
+            "every one counts", repeated,
+        )  # fmt: skip
     space = phase_space(
         ra[good], dec[good], z[good], ra_g[usable], dec_g[usable], z_g[usable],
         bundle.window, bundle.cosmology,
@@ -223,6 +230,18 @@ def _estimate(
     for one in FLAGS.values():
         if count := int((flags & one.value > 0).sum()):
             log.info("%d flagged %s: %s", count, one.name, flag_words(one.value))
+    if ids and masses["log10_m200c"].null_count == len(ids):
+        log.warning(
+            "no cluster has a mass: are ra and dec of both tables in degrees, and z redshifts (not "
+            "km/s)?"
+        )
+    odd = int((flags & FLAGS["unlike_mocks"].value > 0).sum())
+    if 2 * odd > len(ids):
+        log.warning(
+            "%d of %d clusters are unlike any mock, and so are their masses: the galaxies should be "
+            "all of the survey in each window, members or not, to the depth of the mocks", odd,
+            len(ids),
+        )  # fmt: skip
     return masses
 
 

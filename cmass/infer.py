@@ -462,9 +462,10 @@ def run(workspace: Workspace, params: Params) -> None:
     write_metrics(folder / "metrics.json", comparison)
     write_table(folder / "mass_function.parquet", function, "mass_function")
     write_table(folder / "offsets.parquet", offsets_table(against), "offsets")
-    values = dict(
-        zip(comparison["metric"].to_pylist(), comparison["value"].to_pylist(), strict=True)
-    )
+    values = {
+        row["metric"]: row["value"]
+        for row in comparison.to_pylist() if row["bin"] == workspace.survey
+    }  # fmt: skip
     log.info(
         "infer: %d clusters, %d without a posterior; against GalWeight: %s", masses.num_rows,
         int(values["n_without_posterior"]),

@@ -245,6 +245,8 @@ def test_column_map():
             cli._column_map([bad])
     with pytest.raises(ParameterError, match="twice"):
         cli._column_map(["ra=a", "ra=b"])
+    with pytest.raises(ParameterError, match="rs=REDSHIFT.*one of cluster_id, ra, dec, z"):
+        cli._column_map(["rs=REDSHIFT"])
 
 
 @pytest.fixture

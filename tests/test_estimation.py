@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 import cmass
 from cmass import estimation, formats
@@ -107,6 +107,21 @@ def test_bad_galaxies_are_left_out_and_said_so(tiny_bundle, caplog):
     masses = cmass.estimate(clusters, dirty, model=tiny_bundle, progress=False)
     np.testing.assert_array_equal(masses["n_galaxies"], whole["n_galaxies"])
     assert f"3 of {len(dirty)} galaxies left out" in caplog.text
+
+
+def test_what_looks_wrong_as_a_whole_is_warned_of(tiny_bundle, caplog):
+    clusters, galaxies = sky()
+    cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    assert "have the ra, dec and z of another" not in caplog.text
+    assert "no cluster has a mass" not in caplog.text
+    twice = vstack([galaxies, galaxies[:7]])
+    cmass.estimate(clusters, twice, model=tiny_bundle, progress=False)
+    assert "7 galaxies have the ra, dec and z of another" in caplog.text
+    in_km_s = clusters.copy()
+    in_km_s["z"] = in_km_s["z"] * 299792.458
+    masses = cmass.estimate(in_km_s, galaxies, model=tiny_bundle, progress=False)
+    assert all(bits(masses, "bad_input"))
+    assert "no cluster has a mass" in caplog.text and "not km/s" in caplog.text
 
 
 def test_galaxies_on_one_spot_are_degenerate(tiny_bundle):

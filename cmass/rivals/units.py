@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cmass.errors import WorkspaceError
 from cmass.estimators import Estimator, estimator, estimators
 from cmass.estimators.windows import Sets, Windows, mock_windows
 from cmass.evaluate import scores
@@ -151,6 +152,12 @@ def _input_digests(workspace: Workspace) -> list[str]:
     files = (
         workspace.mock / "clusters", workspace.mock / "galaxies", workspace.split / "split.parquet",
     )  # fmt: skip
+    for file in files:
+        if not file.exists():
+            raise WorkspaceError(
+                f"{file} does not exist: rivals are fitted to the mocks of a run, make it first "
+                "with `cmass run`"
+            )
     # Of the run's posteriors only their bins: another network is no reason to fit rivals again.
     return [*map(file_digest, files), digest_of(_edges(workspace).tolist())]
 

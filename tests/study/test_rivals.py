@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmass import cli, rivals
-from cmass.errors import ParameterError
+from cmass.errors import ParameterError, WorkspaceError
 from cmass.rivals.scores import n_seeds
 from cmass.rivals.units import plan
 from cmass.study import rivals as study
@@ -108,3 +108,9 @@ def test_seeds_count_from_one(done):
     with pytest.raises(ParameterError, match="from 1"):
         study.study_seeds(done[1], (0, 1))
     assert study.study_seeds(done[1]) == (1, 2, 3)
+
+
+def test_without_a_run_it_says_what_comes_first(tmp_path):
+    done = CliRunner().invoke(cli.app, ["study", "rivals", "--dry-run", "--data", str(tmp_path)])
+    assert done.exit_code == WorkspaceError.exit_code
+    assert "clusters does not exist" in done.output and "`cmass run`" in done.output
