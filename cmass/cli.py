@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmass import __version__
+from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError
 from cmass.pipeline import STEPS, Step
 
@@ -92,9 +91,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         debug = bool(kwargs.get("debug"))
         _set_up_logging(debug)
-        signal.signal(signal.SIGTERM, _terminate)
         try:
-            command(*args, **kwargs)
+            with interrupts.noted():
+                command(*args, **kwargs)
         except CmassError as error:
             raise _leave(str(error), error.exit_code, debug) from error
         except KeyboardInterrupt as error:
@@ -120,11 +119,6 @@ def _leave(message: str, code: int, debug: bool) -> typer.Exit:
         console.print_exception()
     console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     return typer.Exit(code)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    # A polite kill leaves like Ctrl-C: locks are released, half-written files removed.
-    raise KeyboardInterrupt
 
 
 def _set_up_logging(debug: bool) -> None:
