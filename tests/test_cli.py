@@ -248,9 +248,16 @@ _LOSING_STEP = _SLOW_STEP.replace(
 ).replace("import sys", "import gc, sys")
 
 
-def test_ctrl_c_in_a_callback_is_not_lost(tmp_path):
+_STEP_WITH_A_THREAD = _SLOW_STEP.replace(
+    "        time.sleep(60)", "        threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    + "        time.sleep(60)",
+).replace("import sys", "import sys, threading")  # fmt: skip
+
+
+@pytest.mark.parametrize("script", [_LOSING_STEP, _STEP_WITH_A_THREAD], ids=["callback", "thread"])
+def test_ctrl_c_is_not_lost_in_a_callback_and_waits_for_no_thread(tmp_path, script):
     process = subprocess.Popen(
-        [sys.executable, "-c", _LOSING_STEP, str(tmp_path)],
+        [sys.executable, "-c", script, str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
