@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cmass import __version__
+from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError
 from cmass.pipeline import STEPS, Step
 
@@ -92,9 +92,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         debug = bool(kwargs.get("debug"))
         _set_up_logging(debug)
-        signal.signal(signal.SIGTERM, _terminate)
         try:
-            command(*args, **kwargs)
+            with interrupts.noted():
+                command(*args, **kwargs)
         except CmassError as error:
             raise _leave(str(error), error.exit_code, debug) from error
         except KeyboardInterrupt as error:
@@ -120,11 +120,6 @@ def _leave(message: str, code: int, debug: bool) -> typer.Exit:
         console.print_exception()
     console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     return typer.Exit(code)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    # A polite kill leaves like Ctrl-C: locks are released, half-written files removed.
-    raise KeyboardInterrupt
 
 
 def _set_up_logging(debug: bool) -> None:
@@ -727,7 +722,16 @@ def _top(
 
 def main() -> None:
     """Entry point of the ``cmass`` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # All is cleared up; Python would wait for threads that Ctrl-C may have left without an end.
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmass import interrupts
 from cmass.errors import CmassError, WorkspaceError
 from cmass.shards import (
     PREDICTION_SOURCES,
@@ -536,6 +537,7 @@ def run_step(
     if lock:
         with workspace_lock(workspace):
             return run_step(name, workspace, params, force=force, lock=False)
+    interrupts.check()
     one = step(name)
     digests = _Digests(workspace)
     try:
@@ -578,7 +580,8 @@ def _write_stamp(
 def _run_guarded(one: Step, workspace: Workspace, params: Params) -> None:
     """Run `one`; name what a full disk, a dead worker or Ctrl-C did to it."""
     try:
-        one.run(workspace, params)
+        with interrupts.recognised():
+            one.run(workspace, params)
     except KeyboardInterrupt:
         log.warning("%s: interrupted; the same command goes on where it stopped", one.name)
         raise

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from cmass import interrupts
+
 T = TypeVar("T")
 
 
@@ -15,8 +17,14 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
     On a terminal a bar is drawn; elsewhere (a log file, CI, a Prefect worker) one
     line is written to standard error every 15 s at most.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C was pressed and lost on its way (see `cmass.interrupts`).
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
+    items = interrupts.checked(items)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as rich_track

@@ -235,6 +235,44 @@ def test_ctrl_c_and_kill_leave_cleanly(tmp_path, number):
     assert not (tmp_path / ".lock.holder").exists()
 
 
+_LOSING_STEP = _SLOW_STEP.replace(
+    'print("working", flush=True)',
+    """
+        def collect(phase, info):
+            gc.callbacks.remove(collect)
+            print("working", flush=True)
+            time.sleep(60)
+        gc.callbacks.append(collect)
+        gc.collect()
+""",
+).replace("import sys", "import gc, sys")
+
+
+_STEP_WITH_A_THREAD = _SLOW_STEP.replace(
+    "        time.sleep(60)", "        threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    + "        time.sleep(60)",
+).replace("import sys", "import sys, threading")  # fmt: skip
+
+
+@pytest.mark.parametrize("script", [_LOSING_STEP, _STEP_WITH_A_THREAD], ids=["callback", "thread"])
+def test_ctrl_c_is_not_lost_in_a_callback_and_waits_for_no_thread(tmp_path, script):
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "goes on where it stopped" in errors
+    assert "Exception ignored" not in errors
+
+
 # -------------------------------------------------------------------------------------- doors
 
 

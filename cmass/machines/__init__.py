@@ -41,7 +41,8 @@ class Pool:
 def open_pool(params: Params, mark: Path) -> Iterator[Pool]:
     """Workers as the parameters choose them; what has not begun is cancelled at an early end.
 
-    What has begun is waited for, so that nothing writes once the caller has left.
+    What has begun is waited for, or ended if it takes long after Ctrl-C: nothing writes once the caller
+    has left.
 
     Parameters
     ----------
