@@ -647,17 +647,20 @@ def rivals(
             help="Seed of the fits, once each, from 1 (the run's own); by default 1, 2, 3.",
         ),
     ] = None,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option("--estimator", help="Estimator, once each; by default every one there is."),
+    ] = None,
     dry_run: DryRun = False,
     docs: Docs = None,
     debug: Debug = False,
 ) -> None:
-    """Fit every estimator with several seeds, and lay them side by side."""
-    from cmass.rivals.units import plan
+    """Fit estimators with several seeds, and lay them side by side."""
     from cmass.study import rivals as studies
 
     workspace, values = _resolve(profile, None, None, params, data)
     _check_docs("rivals", docs)
-    units = plan(workspace, values, studies.study_seeds(values, seed or ()))
+    units = studies.study_units(workspace, values, seed or (), estimator or ())
     left = studies.to_do(units)
     for unit in units if dry_run else ():
         state = "to do" if unit in left else unit.lacks() or "made"
@@ -665,7 +668,7 @@ def rivals(
     typer.echo(f"{len(left)} of {len(units)} to fit", err=not dry_run)
     if dry_run:
         return
-    result = studies.run(workspace, values, seeds=seed or ())
+    result = studies.run(workspace, values, seeds=seed or (), names=estimator or ())
     _show_study("rivals", result.markdown, docs)
 
 

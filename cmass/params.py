@@ -118,7 +118,7 @@ class HaloParams(_Section):
         0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
     )
     n_windows: int = _f(
-        27100, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
+        14400, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
     )
     sight_lines_max: int = _f(1, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(
@@ -371,7 +371,7 @@ class PopulationParams(_Section):
 
     log10_m200c_min: float = _f(13.0, "lowest mass, log10 Msun/h: well below what is catalogued")
     log10_m200c_max: float = _f(15.3, "highest mass, log10 Msun/h")
-    n_windows: int = _f(10000, "windows, one halo each, flat in log mass", ge=20)
+    n_windows: int = _f(5000, "windows, one halo each, flat in log mass", ge=20)
     randomise_nuisance: bool = _f(
         False, "draw mock.nuisance per halo; false: one universe, as the sky is"
     )
@@ -386,10 +386,10 @@ class PopulationParams(_Section):
 class SplitParams(_Section):
     """Sets of mock clusters, split by halo."""
 
-    train: int = _f(9000, "windows for training and validation (paper: 17000)", ge=20)
+    train: int = _f(5000, "windows for training and validation (paper: 17000)", ge=20)
     validation_fraction: float = _f(0.1, "part of train for validation (paper: 0.1)", gt=0, lt=1)
-    test: int = _f(10000, "windows for the density estimator (paper: 20000)", ge=10)
-    evaluation: int = _f(7000, "windows that judge (paper: 5000)", ge=10)
+    test: int = _f(5000, "windows for the density estimator (paper: 20000)", ge=10)
+    evaluation: int = _f(3600, "windows that judge (paper: 5000)", ge=10)
 
 
 class VoxelParams(_Section):
@@ -409,7 +409,7 @@ class StepParams(_Section):
     beta_1: float = _f(0.9, "Adam (paper: 0.9)", ge=0, lt=1)
     beta_2: float = _f(0.999, "Adam (paper: 0.999)", ge=0, lt=1)
     batch_size: int = _f(50, "clusters per step (paper: 100)", ge=1)
-    epochs: int = _f(25, "most epochs (paper: about 50)", ge=1)
+    epochs: int = _f(18, "most epochs (paper: about 50)", ge=1)
     patience: int = _f(5, "epochs without gain before stopping (paper: 5, code: 10)", ge=1)
     augment: bool = _f(True, "rotations and reflections of (x, y), v to -v")
 
@@ -647,13 +647,13 @@ class DeepSetsParams(RivalTrainingParams):
     """The permutation-invariant network with a mixture posterior."""
 
     batch_size: int = _f(64, "clusters per step", ge=1)
-    epochs: int = _f(30, "most epochs", ge=1)
-    patience: int = _f(30, "epochs without gain before stopping", ge=1)
+    epochs: int = _f(20, "most epochs", ge=1)
+    patience: int = _f(20, "epochs without gain before stopping", ge=1)
     augment: bool = _f(False, "its features know no orientation")
     width: int = _f(64, "units of the layers that read one galaxy", ge=1)
     components: int = _f(4, "Gaussians of the mixture", ge=1)
     dropout: float = _f(0.1, "part of the pooled units that a step leaves out", ge=0, lt=1)
-    members: int = _f(4, "networks whose mixtures are averaged", ge=1)
+    members: int = _f(1, "networks whose mixtures are averaged", ge=1)
 
 
 class CausticParams(_Section):

@@ -126,21 +126,23 @@ class NotFitted(Exception):
     """An estimator that could not be fitted here, and why."""
 
 
-def plan(workspace: Workspace, params: Params, seeds: Sequence[int] = ()) -> list[Unit]:
-    """Units of all estimators that are asked for, estimator after estimator.
+def plan(
+    workspace: Workspace, params: Params, seeds: Sequence[int] = (), names: Sequence[str] = ()
+) -> list[Unit]:
+    """Units of estimators, by default those of the parameters; estimator after estimator.
 
-    Seeds under ``rivals.seeds`` lie with the products of the step, others with the studies. An
-    estimator without randomness is one unit, of seed 1.
+    Those of ``rivals.estimators`` and of ``rivals.seeds`` lie with the products of the step, others
+    with the studies. An estimator without randomness is one unit, of seed 1.
     """
-    names = params.rivals.estimators or tuple(sorted(estimators()))
+    asked = params.rivals.estimators or tuple(sorted(estimators()))
     own = params.rivals.seeds
     inputs = _input_digests(workspace)
     units = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(names or asked):
         kind = estimator(name)
         for number in dict.fromkeys(seeds or own) if kind.seeded else (1,):
             home = workspace.study / "rivals"
-            if number in own or not kind.seeded:
+            if name in asked and (number in own or not kind.seeded):
                 home = workspace.rivals
             folder = home / f"{name}-{number}"
             units.append(Unit(kind, number, params, folder,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmass.errors import ParameterError
+from cmass.estimators import estimators
 from cmass.params import Params
 from cmass.pipeline import workspace_lock
 from cmass.rivals import identities, make_units, members_of_mocks
@@ -53,13 +54,22 @@ def study_seeds(params: Params, seeds: Sequence[int] = ()) -> tuple[int, ...]:
     return chosen
 
 
-def run(workspace: Workspace, params: Params, *, seeds: Sequence[int] = ()) -> Result:
-    """Fit every rival with every seed and lay them side by side.
+def study_units(
+    workspace: Workspace, params: Params, seeds: Sequence[int] = (), names: Sequence[str] = ()
+) -> list[Unit]:
+    """Units of the study: by default seeds 1, 2 and 3 of every estimator there is."""
+    return plan(workspace, params, study_seeds(params, seeds), names or sorted(estimators()))
+
+
+def run(
+    workspace: Workspace, params: Params, *, seeds: Sequence[int] = (), names: Sequence[str] = ()
+) -> Result:
+    """Fit rivals with every seed and lay them side by side; by default every one there is.
 
     Writes ``study/rivals/rivals.parquet`` (table `rival_study`), ``rivals.md``, and the scores of
     every seed, ``scores.parquet`` and ``costs.parquet``.
     """
-    units = plan(workspace, params, study_seeds(params, seeds))
+    units = study_units(workspace, params, seeds, names)
     with workspace_lock(workspace):
         not_fitted = make_units(units, workspace)
         scores = scores_table(units, not_fitted, members_of_mocks(workspace), params)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cmass import cli, rivals
 from cmass.errors import ParameterError, WorkspaceError
+from cmass.estimators import estimators
 from cmass.rivals.scores import n_seeds
 from cmass.rivals.units import plan
 from cmass.study import rivals as study
@@ -21,7 +22,10 @@ pytestmark = pytest.mark.xdist_group("tensorflow")
 
 @pytest.fixture(scope="module")
 def done(tiny_run, tmp_path_factory):
-    """A finished study of two seeds of one small network, beside sigma-M."""
+    """A finished study of two seeds of one small network, beside sigma-M and richness.
+
+    The step itself leaves richness out.
+    """
     workspace, params = tiny_run
     root = tmp_path_factory.mktemp("rivals") / "data"
     shutil.copytree(workspace.root, root)
@@ -29,7 +33,8 @@ def done(tiny_run, tmp_path_factory):
     training = params.rivals.training.model_copy(update={"epochs": 2})
     changed = {"estimators": ("dispersion", "cnn1d"), "training": training}
     params = params.model_copy(update={"rivals": params.rivals.model_copy(update=changed)})
-    return workspace, params, study.run(workspace, params, seeds=(1, 2))
+    names = ("dispersion", "cnn1d", "richness")
+    return workspace, params, study.run(workspace, params, seeds=(1, 2), names=names)
 
 
 def test_seeds_of_the_step_lie_with_the_step_and_others_with_the_study(done):
@@ -37,6 +42,7 @@ def test_seeds_of_the_step_lie_with_the_step_and_others_with_the_study(done):
     assert (workspace.rivals / "cnn1d-1" / "unit.json").exists()
     assert (workspace.rivals / "dispersion-1" / "unit.json").exists()
     assert (workspace.study / "rivals" / "cnn1d-2" / "unit.json").exists()
+    assert (workspace.study / "rivals" / "richness-1" / "unit.json").exists()
     assert not study.to_do(plan(workspace, params, (1, 2)))
     first, second = plan(workspace, params, (1, 2))[1:]
     assert (first.seed, second.seed) == (params.seed, params.seed + 1)
@@ -68,9 +74,10 @@ def test_the_command_fills_the_document_without_new_work(done, tmp_path, monkeyp
     document = tmp_path / "science.md"
     document.write_text("a\n<!-- begin study rivals -->\nold\n<!-- end study rivals -->\nb\n")
     monkeypatch.setattr(cli, "_resolve", lambda *a: (workspace, params))
-    options = ["study", "rivals", "--seed", "1", "--seed", "2"]
+    names = [w for n in ("dispersion", "cnn1d", "richness") for w in ("--estimator", n)]
+    options = ["study", "rivals", "--seed", "1", "--seed", "2", *names]
     listed = CliRunner().invoke(cli.app, [*options, "--dry-run"])
-    assert "0 of 3 to fit" in listed.output and "cnn1d, seed 2: made" in listed.output
+    assert "0 of 4 to fit" in listed.output and "cnn1d, seed 2: made" in listed.output
     asked = CliRunner().invoke(cli.app, [*options, "--docs", str(document)])
     assert asked.exit_code == 0, asked.output
     text = document.read_text()
@@ -114,3 +121,11 @@ def test_without_a_run_it_says_what_comes_first(tmp_path):
     done = CliRunner().invoke(cli.app, ["study", "rivals", "--dry-run", "--data", str(tmp_path)])
     assert done.exit_code == WorkspaceError.exit_code
     assert "clusters does not exist" in done.output and "`cmass run`" in done.output
+
+
+def test_every_estimator_there_is_by_default(done):
+    workspace, params, _ = done
+    units = study.study_units(workspace, params, (1, 2))
+    assert {u.kind.name for u in units} == set(estimators())
+    (richness,) = [u for u in units if u.kind.name == "richness"]
+    assert richness.folder == workspace.study / "rivals" / "richness-1"
