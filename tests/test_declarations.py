@@ -118,7 +118,7 @@ def test_the_watch_sees_what_is_read():
     params = Watched(Params(), "", seen)
     assert params.voxels.kappa == 0.175
     assert seen == {"voxels.kappa"}
-    assert params.model_dump(mode="json")["split"]["train"] == 9000
+    assert params.model_dump(mode="json")["split"]["train"] == Params().split.train
     assert {n.partition(".")[0] for n in seen} == {"voxels", "split"}
 
 
