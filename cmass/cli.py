@@ -730,9 +730,9 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             # All is cleared up; Python would wait for threads that Ctrl-C may have left without an end.
-            with suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
             os._exit(INTERRUPTED)
         raise
 

@@ -157,7 +157,7 @@ def _first_without_number(values: pa.ChunkedArray) -> tuple[int, str]:
             pc.cast(value, pa.float64())
         except pa.ArrowInvalid:
             return row, value.as_py()
-    raise AssertionError("every value is a number")
+    raise ValueError("every value is a number")
 
 
 def _allowed(name: str, values: Array) -> NDArray[np.bool_]:
@@ -203,7 +203,8 @@ def _estimate(
             int((~usable).sum()), usable.size, int(np.flatnonzero(~usable)[0]),
         )  # fmt: skip
     places = np.column_stack([ra_g, dec_g, z_g])[usable]
-    if repeated := len(places) - len(np.unique(places, axis=0)):
+    ordered = places[np.lexsort(places.T)]
+    if repeated := int((ordered[1:] == ordered[:-1]).all(axis=1).sum()):
         log.warning(
             "%d galaxies have the ra, dec and z of another: if rows are repeated, remove them, for "
             "every one counts", repeated,

@@ -40,6 +40,7 @@ def noted() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         numbers.append(signal.SIGINT)
     before: dict[signal.Signals, Any] = {}
+    alarms: list[tuple[float, float]] = []
     hook = sys.unraisablehook
 
     def raise_again(dropped: Any) -> None:
@@ -52,7 +53,9 @@ def noted() -> Iterator[None]:
         _raised_at = -float("inf")
         # By an alarm, not a thread: no lock may be taken here, the main thread may hold it.
         before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, _interrupt))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        alarm = signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        if not alarms:
+            alarms.append(alarm)
 
     _asked, _raised_at = False, -float("inf")
     try:
@@ -65,6 +68,9 @@ def noted() -> Iterator[None]:
         sys.unraisablehook = hook
         if signal.SIGALRM in before:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before.pop(signal.SIGALRM))
+        if alarms:
+            signal.setitimer(signal.ITIMER_REAL, *alarms[0])
         for number, handler in before.items():
             signal.signal(number, handler)
         _asked = False

@@ -345,7 +345,7 @@ def _sweep(workspace: Workspace) -> None:
             if left.is_file():
                 log.info("removing %s, left by a broken run", left)
                 left.unlink(missing_ok=True)
-    for left in workspace.home.rglob(f"*{SCRATCH}"):
+    for left in [p for p in workspace.home.rglob(f"*{SCRATCH}") if p.is_dir()]:
         log.info("removing %s, left by a broken run", left)
         shutil.rmtree(left, ignore_errors=True)
 

@@ -81,7 +81,7 @@ class Workspace:
 
     @property
     def posterior(self) -> Path:
-        """posterior: predictions.parquet, posterior_grid.parquet, joint.parquet."""
+        """posterior: predictions.parquet, pairs.parquet, posterior_grid.parquet, joint.parquet."""
         return self.home / "posterior"
 
     @property

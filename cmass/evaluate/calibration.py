@@ -93,7 +93,7 @@ def chance(observed: float, simulated: ArrayLike) -> float:
     Statistics that differ by rounding alone are ties, and ties count.
     """
     values = np.asarray(simulated, float)
-    reached = (values >= observed) | np.isclose(values, observed, rtol=1e-9, atol=0.0)
+    reached = (values >= observed) | np.isclose(values, observed, rtol=1e-9, atol=1e-12)
     return float((1 + reached.sum()) / (1 + values.size))
 
 

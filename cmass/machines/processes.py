@@ -76,18 +76,23 @@ class _Processes(Executor):
         """
         if early:
             self._board[-1] = 1
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         closing = self._keeper.submit(self._pool.shutdown, cancel_futures=early)
         self._keeper.shutdown(wait=False)
+
+        def listen(_: list[Future[None]]) -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
         ways: list[Callable[[list[Future[None]]], Any]]
-        ways = [self._finish, self._terminate, self._kill]
+        ways = [listen, *([wait] if patient else []), self._finish, self._terminate, self._kill]
         interrupt: KeyboardInterrupt | None = None
-        for way in [wait, *ways] if patient else ways:
+        for way in ways:
             try:
                 way([closing])
+                if closing.done():
+                    break
             except KeyboardInterrupt as error:
                 interrupt = error
-            if closing.done():
-                break
         if interrupt is not None:
             raise interrupt
 
@@ -112,7 +117,7 @@ class _Processes(Executor):
 
 
 class _Context(SpawnContext):
-    """Starts processes, numbers and keeps them; none outlives this one."""
+    """Starts processes, numbers and keeps them; none outlives this one, or starts others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +156,7 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run by a worker for each piece of work."""
     place = int(current_process().name)
     _board[place] = 1
