@@ -306,7 +306,15 @@ def estimate(
     clusters: Annotated[
         Path, typer.Argument(help="Clusters: cluster_id, ra, dec (deg, J2000), z.")
     ],
-    galaxies: Annotated[Path, typer.Argument(help="Galaxies: ra, dec (deg, J2000), z.")],
+    galaxies: Annotated[
+        Path,
+        typer.Argument(
+            help="Galaxies: ra, dec (deg, J2000), z. All of a survey as deep as the mocks (SDSS: r "
+            "below 17.77) within 4 Mpc/h and 2200 km/s of each cluster, members or not: of members "
+            "alone, of a thinned or cut window the masses come out too low, and not every such "
+            "cluster is flagged."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option(help="Where to write: .parquet, .csv, .ecsv, .fits or .vot.")
     ],
@@ -322,12 +330,7 @@ def estimate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Estimate masses of your own clusters with the model that ships with cmass.
-
-    The galaxies are all of a survey as deep as the mocks (SDSS: r below 17.77) within 4 Mpc/h and
-    2200 km/s of each cluster, members or not: of members alone, of a thinned or cut window the
-    masses come out too low, and not every such cluster is flagged.
-    """
+    """Estimate masses of your own clusters with the model that ships with cmass."""
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 

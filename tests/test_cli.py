@@ -216,16 +216,22 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_kill_leave_cleanly(tmp_path, number):
+def working(script: str, folder: Path) -> subprocess.Popen[str]:
+    """The script on a data folder, in the middle of its step."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW_STEP, str(tmp_path)],
+        [sys.executable, "-c", script, str(folder)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_leave_cleanly(tmp_path, number):
+    process = working(_SLOW_STEP, tmp_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -256,13 +262,7 @@ _STEP_WITH_A_THREAD = _SLOW_STEP.replace(
 
 @pytest.mark.parametrize("script", [_LOSING_STEP, _STEP_WITH_A_THREAD], ids=["callback", "thread"])
 def test_ctrl_c_is_not_lost_in_a_callback_and_waits_for_no_thread(tmp_path, script):
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "working\n"
+    process = working(script, tmp_path)
     process.send_signal(signal.SIGINT)
     try:
         _, errors = process.communicate(timeout=20)
