@@ -8,6 +8,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, norm
 
+from cmass import recalibration
 from cmass.errors import InputError
 from cmass.evaluate import calibration, scores
 from cmass.params import PosteriorParams
@@ -473,3 +474,19 @@ def test_a_model_without_recalibration_keeps_its_posterior():
     unknown = np.full(at.size, np.nan)
     expected = bundle.density.posterior(at, bundle.edges)
     np.testing.assert_allclose(bundle.posterior(at, unknown, unknown), expected, atol=1e-9)
+
+
+def test_pairs_keep_what_ships_and_no_more():
+    """The same from table `predictions`, and from the smaller `test_pairs` made of them."""
+    rng = np.random.default_rng(3)
+    n = np.arange(20, 50, dtype=np.int32)
+    made = recalibration.Pairs(
+        *rng.uniform(13.5, 15, (2, 30)), n.astype(float), rng.uniform(0.01, 0.08, 30), np.arange(30)
+    )
+    first = recalibration.pairs_of(recalibration.pairs_table(made))
+    again = recalibration.pairs_of(recalibration.pairs_table(first))
+    order = np.argsort(made.predicted)
+    for name in ("predicted", "true", "n_galaxies", "z"):
+        values = getattr(first, name)
+        np.testing.assert_array_equal(values, np.float32(getattr(made, name)[order]))
+        np.testing.assert_array_equal(values, getattr(again, name))
