@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from cmass.errors import InputError, VoxelError
-from cmass.half import half_floats
+from cmass.half import grids_as_bytes, half_floats
 from cmass.params import Params, VoxelParams, WindowParams
 from cmass.shards import Shard, digest_of, run_shards, source_digest
 from cmass.split import SETS
@@ -400,9 +400,11 @@ def voxel_schema(n: int) -> pa.Schema:
     """Arrow schema of a shard of voxels with `n` points an axis."""
     from cmass.columns import COLUMNS
 
-    tensor = pa.fixed_shape_tensor(pa.float16(), (n, n, n), dim_names=["x", "y", "v"])
     words = {
-        "description": "Density on the grid, unit sum times voxels.scale",
+        "description": (
+            f"Density on the grid, unit sum times voxels.scale: {n}³ little-endian half floats, "
+            "axes x, y, v, the last one fastest"
+        ),
         "unit": "",
         "ucd": "",
     }
@@ -410,7 +412,7 @@ def voxel_schema(n: int) -> pa.Schema:
         [
             COLUMNS["cluster_id"].arrow_field(),
             COLUMNS["log10_m200c_true"].arrow_field(),
-            pa.field("voxels", tensor, nullable=False, metadata=words),
+            pa.field("voxels", pa.binary(2 * n**3), nullable=False, metadata=words),
         ]
     )
 
@@ -420,7 +422,6 @@ def make_shard(folder: Path, shard: Shard) -> None:
     ids, masses, points, offsets, params = shard.arguments
     n, scale = params.voxels.n, params.voxels.scale
     schema = voxel_schema(n)
-    tensor = schema.field("voxels").type
     grids = density_grids(points, offsets, params.voxels, params.window)
     with atomic_path(folder / shard.outputs[0]) as temporary:
         # Densities never repeat: a dictionary or statistics would only cost time.
@@ -428,12 +429,11 @@ def make_shard(folder: Path, shard: Shard) -> None:
         with pq.ParquetWriter(temporary, schema, **options) as writer:
             for start in range(0, len(ids), 50):
                 part = ids[start : start + 50]
-                flat = np.stack([half_floats(next(grids) * np.float32(scale)) for _ in part])
-                storage = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), n**3)
+                made = np.stack([half_floats(next(grids) * np.float32(scale)) for _ in part])
                 arrays = [
                     pa.array(part, pa.string()),
                     pa.array(masses[start : start + 50], pa.float64()),
-                    pa.ExtensionArray.from_storage(tensor, storage),
+                    grids_as_bytes(made),
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cmass.errors import WorkspaceError
+from cmass.half import grids_from_bytes
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def read_voxels(file: Path, rows_at_once: int = 100) -> Iterator[tuple[list[str]
     """Yield identifiers, true masses and grids (k, n, n, n) of a shard, k rows at a time."""
     parquet = pq.ParquetFile(file)
     for batch in parquet.iter_batches(rows_at_once):
-        grids = batch.column("voxels").to_numpy_ndarray()
+        grids = grids_from_bytes(batch.column("voxels"))
         yield (
             batch.column("cluster_id").to_pylist(),
             batch.column("log10_m200c_true").to_numpy(),

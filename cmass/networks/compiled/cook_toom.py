@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 #: Outputs that are computed together.
@@ -26,6 +27,7 @@ class CookToom(NamedTuple):
     inputs: Matrix
 
 
+@lru_cache
 def cook_toom(width: int) -> CookToom:
     """Matrices for a kernel of 3 or 5 values.
 

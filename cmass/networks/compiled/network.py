@@ -11,11 +11,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from cmass.half import half_floats
 from cmass.networks.compiled import layers
@@ -165,12 +167,15 @@ class CompiledCNN3D:
             first.reshape(_FILTERS[0], 5, 5, 5).transpose(1, 2, 3, 0)[:, :, :, None], bias_1,
             kernel.transpose(1, 2, 3, 4, 0), bias_2, third.reshape(1, 1, 1, *third.shape), bias_3,
         ]  # fmt: skip
-        for values, back in (
-            (out.features, out.d_hidden_1),
-            (out.hidden_1, out.d_hidden_2),
-            (out.hidden_2, out.d_estimate),
-        ):
-            gradients += [values.T @ back, back.sum(axis=0)]
+        # After a product BLAS's threads wait, spinning, for the next one: as long as half a step, and
+        # on the cores that the next step wants.
+        with _thread_pools().limit(limits=1, user_api="blas"):
+            for values, back in (
+                (out.features, out.d_hidden_1),
+                (out.hidden_1, out.d_hidden_2),
+                (out.hidden_2, out.d_estimate),
+            ):
+                gradients += [values.T @ back, back.sum(axis=0)]
         residual = out.estimate[:, 0].astype(np.float64) - truth
         return float(np.mean(residual**2)), gradients
 
@@ -242,6 +247,12 @@ def weight_shapes(n: int) -> list[tuple[int, ...]]:
         shapes += [(inputs, units), (units,)]
         inputs = units
     return shapes
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> ThreadpoolController:
+    """The libraries with threads of their own; looking for them takes as long as a cluster."""
+    return ThreadpoolController()
 
 
 def _zeros(*shape: int) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -204,3 +205,15 @@ def test_an_error_in_a_thread_is_raised():
     network = CompiledCNN3D(weights_of(12), 12, threads=2)
     with pytest.raises(Exception, match="unpack|dimension|match|tuple"):
         network.outputs(np.zeros((20, 12, 12)))
+
+
+def test_a_step_leaves_the_cores_to_the_next():
+    """BLAS's threads would spin for tens of milliseconds after the products of the dense layers."""
+    n = 50  # smaller products have no threads
+    network = CompiledCNN3D(weights_of(n), n)
+    grids = grids_of(n, 2)
+    rows = np.arange(50) % 2
+    network.loss_and_gradients(grids, np.full(50, 14.0), rows)
+    before = time.process_time()
+    time.sleep(0.05)
+    assert time.process_time() - before < 0.01
