@@ -431,6 +431,10 @@ class TrainParams(StepParams):
         True,
         "estimates are means of a window and its point reflection (paper: of the window alone)",
     )
+    tries: int = _f(
+        1, "networks of different first weights and batches; the best on the validation set stays",
+        ge=1,
+    )  # fmt: skip
     engine: Literal["auto", "compiled", "keras"] = _f(
         "auto", "compiled loops, or Keras; auto: Keras where there is a GPU, or grids: device"
     )

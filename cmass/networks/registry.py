@@ -154,6 +154,7 @@ def register(
                 "code.commit": state_of_code.get("git_commit", "unknown"),
                 "code.state": state_of_code.get("git_state", "unknown"),
                 "profile": params.profile,
+                "seed": str(summary["seed"]),
                 "inversion_averaged": str(params.train.inversion_averaged).lower(),
             }
             mlflow.set_tags(tags)

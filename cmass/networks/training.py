@@ -212,6 +212,47 @@ def fit(
     return best, state
 
 
+@dataclass(frozen=True)
+class Try:
+    """A trained network, and the seed of its first weights and batches."""
+
+    seed: int
+    weights: list[np.ndarray]
+    state: State
+
+
+def fit_tries(
+    training: streaming.Source, validation: streaming.Source, work: Path, params: Params,
+    identity: str,
+) -> tuple[Try, list[dict[str, float]]]:  # fmt: skip
+    """Train ``train.tries`` networks and keep the best on the validation set.
+
+    The first has the run's seed, the others those that follow. Each has a checkpoint in `work` (see
+    `fit`): a broken run trains none again.
+
+    Returns
+    -------
+    best : Try
+    summary : list of dict
+        ``seed``, ``best_epoch`` and ``best_val_loss`` (dex squared) of each, in order.
+    """
+    best: Try | None = None
+    summary: list[dict[str, float]] = []
+    for seed in range(params.seed, params.seed + params.train.tries):
+        if params.train.tries > 1:
+            log.info("train: network %d of %d, seed %d", len(summary) + 1, params.train.tries, seed)
+        made = Try(
+            seed,
+            *fit(training, validation, work / f"checkpoint-{seed}.npz", params, seed, identity),
+        )
+        loss = min(made.state.val_loss)
+        summary.append({"seed": seed, "best_epoch": made.state.best_epoch, "best_val_loss": loss})
+        if best is None or loss < min(best.state.val_loss):
+            best = made
+    assert best is not None  # tries is at least 1
+    return best, summary
+
+
 def mean_squared_error(engine: engines.Engine, source: streaming.Source, batch_size: int) -> float:
     """Mean squared error of log mass over a set, dex squared."""
     total, seen = 0.0, 0
@@ -312,11 +353,12 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    best, state = fit(training, validation, work / "checkpoint.npz", params, params.seed, identity)
+    best, tries = fit_tries(training, validation, work, params, identity)
+    state = best.state
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
-    network = cnn3d.compiled(best, params.voxels.n, params.train)
+    network = cnn3d.compiled(best.weights, params.voxels.n, params.train)
     cnn3d.save(network, temporary)
     temporary.replace(weights)
     history = {
@@ -335,6 +377,8 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         "inversion_averaged": params.train.inversion_averaged,
         "n_train": len(training),
         "n_validation": len(validation),
+        "seed": best.seed,
+        "tries": tries,
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "best_val_loss": min(state.val_loss),

@@ -38,7 +38,7 @@ def registered(tmp_path_factory):
     """Versions registered by a smoke run, a standard run, and a smoke run again."""
     root = tmp_path_factory.mktemp("registry")
     model = cnn3d.build(12)
-    summary = {"validation_rms_dex": 0.2, "data_sha256": "d", "weights_sha256": "w"}
+    summary = {"validation_rms_dex": 0.2, "data_sha256": "d", "weights_sha256": "w", "seed": 1}
     state = State(2, [0.2, 0.1], [0.3, 0.2], [1e-3, 1e-4])
     made = []
     for profile in ("smoke", "standard", "smoke"):

@@ -50,6 +50,32 @@ def test_a_rerun_is_identical_and_so_is_a_resumed_run(tiny_workspace, tmp_path, 
         np.testing.assert_array_equal(a, c)
 
 
+def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
+    tiny_workspace, tmp_path, monkeypatch
+):
+    workspace, params = tiny_workspace
+    sets = [streaming.Files(workspace.voxels / name) for name in ("train", "validation")]
+    how = params.model_copy(
+        update={"train": TRAIN.model_copy(update={"epochs": 1, "tries": 3}), "seed": 7}
+    )
+    alone = [fit(*sets, tmp_path / f"{seed}.npz", how, seed, "a") for seed in (7, 8, 9)]
+    losses = [min(state.val_loss) for _, state in alone]
+    assert len(set(losses)) == 3
+    best, tries = training.fit_tries(*sets, tmp_path, how, "a")
+    chosen = int(np.argmin(losses))
+    assert best.seed == 7 + chosen
+    assert [t["best_val_loss"] for t in tries] == losses
+    for a, b in zip(best.weights, alone[chosen][0], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    def again(*_):
+        raise AssertionError("an epoch was trained again")
+
+    monkeypatch.setattr(training, "mean_squared_error", again)
+    same, _ = training.fit_tries(*sets, tmp_path, how, "a")
+    assert same.seed == best.seed
+
+
 def test_checkpoint_of_other_data_is_not_used(tiny_workspace, tmp_path):
     workspace, params = tiny_workspace
     short = TRAIN.model_copy(update={"epochs": 1})
