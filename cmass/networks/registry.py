@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "cmass"
+_TRACKING = "MLFLOW_TRACKING_URI"
 #: Package behind each backend of Keras, which a served model needs.
 _BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
 
@@ -33,7 +36,7 @@ _BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
 def tracking_uri(workspace: Workspace) -> str:
     """``MLFLOW_TRACKING_URI`` if set, else a SQLite file in the data folder."""
     default = f"sqlite:///{(workspace.mlflow / 'mlflow.db').resolve()}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or default
+    return os.environ.get(_TRACKING) or default
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -86,6 +89,25 @@ def _prepare_store(workspace: Workspace, uri: str) -> None:
         engine.dispose()
 
 
+@contextmanager
+def _tracked_at(uri: str) -> Iterator[None]:
+    """MLflow's own functions go to a store, and afterwards where they went before.
+
+    MLflow writes the store into the environment, where the next workspace of this process would find
+    it and register there.
+    """
+    import mlflow
+
+    before = os.environ.get(_TRACKING)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # and so out of the environment
+        if before is not None:
+            os.environ[_TRACKING] = before
+
+
 def register(
     workspace: Workspace,
     params: Params,
@@ -119,7 +141,6 @@ def register(
         data = {"mock": workspace.mock, "split": workspace.split}
     try:
         _prepare_store(workspace, uri)
-        mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -129,9 +150,12 @@ def register(
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         else:
             experiment_id = experiment.experiment_id
-        with mlflow.start_run(
-            experiment_id=experiment_id, run_name=f"{params.profile}-cnn3d"
-        ) as run:
+        with (
+            _tracked_at(uri),
+            mlflow.start_run(
+                experiment_id=experiment_id, run_name=f"{params.profile}-cnn3d"
+            ) as run,
+        ):
             mlflow.log_params(_flatten(params.model_dump(mode="json")))
             steps = zip(state.loss, state.val_loss, state.learning_rate, strict=True)
             for epoch, (loss, val_loss, rate) in enumerate(steps, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -58,3 +59,17 @@ def test_a_smoke_run_never_displaces_a_real_model(registered):
     assert str(champion.version) == standard["version"]
     assert champion.tags["profile"] == "standard"
     assert champion.tags["data.dvc_train"].endswith(".dir")
+
+
+def test_two_workspaces_of_one_process_have_a_store_each(registered, tmp_path):
+    before = dict(os.environ)
+    workspace = Workspace(tmp_path, "smoke", "embedded")
+    for which in ("train", "validation"):
+        (workspace.voxels / which).mkdir(parents=True)
+    summary = {"validation_rms_dex": 0.2, "data_sha256": "d", "weights_sha256": "w", "seed": 1}
+    params = Params(profile="smoke", voxels=VoxelParams(n=12))
+    state = State(1, [0.2], [0.3], [1e-3])
+    version = registry.register(workspace, params, cnn3d.build(12), summary, state)
+    assert (version["version"], version["alias"]) == ("1", "champion")
+    assert version["tracking_uri"] == f"sqlite:///{workspace.mlflow / 'mlflow.db'}"
+    assert dict(os.environ) == before

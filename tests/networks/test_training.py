@@ -115,7 +115,7 @@ def test_augmentation_permutes_voxels_by_a_symmetry():
     assert len(expected) == 16
 
 
-def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace):
+def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace, monkeypatch):
     import mlflow
 
     workspace, params = tiny_workspace
@@ -127,7 +127,7 @@ def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace):
     assert not (workspace.home / "model.partial").exists()
 
     registered = json.loads((workspace.model / "registry.json").read_text())
-    mlflow.set_tracking_uri(registered["tracking_uri"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered["tracking_uri"])
     client = mlflow.MlflowClient()
     champion = client.get_model_version_by_alias("cmass-cnn3d", "champion")
     assert str(champion.version) == registered["version"]
