@@ -17,6 +17,7 @@ import typer
 
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError
+from cmass.machines.threads import one_blas_thread
 from cmass.pipeline import STEPS, Step
 
 if TYPE_CHECKING:
@@ -728,6 +729,7 @@ def _top(
 
 def main() -> None:
     """Entry point of the ``cmass`` command."""
+    one_blas_thread()
     try:
         app()
     except SystemExit as end:

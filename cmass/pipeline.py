@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmass import interrupts
 from cmass.errors import CmassError, WorkspaceError
+from cmass.machines.threads import one_blas_thread
 from cmass.shards import (
     PREDICTION_SOURCES,
     SCRATCH,
@@ -538,6 +539,7 @@ def run_step(
         with workspace_lock(workspace):
             return run_step(name, workspace, params, force=force, lock=False)
     interrupts.check()
+    one_blas_thread()
     one = step(name)
     digests = _Digests(workspace)
     try:
