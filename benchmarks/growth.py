@@ -5,7 +5,7 @@ and all their children hold together, each shared page counted once (PSS), looke
 a second. Time must grow as a line with the number of clusters, memory must not grow. What was
 measured is kept: the same command goes on where it was stopped.
 
-    python -m benchmarks.growth                                 # 500 to 40 000 clusters, an hour
+    python -m benchmarks.growth                                 # 500 to 40 000 clusters, half an hour
     python -m benchmarks.growth --sizes 200 400 --work FOLDER   # sizes and a folder of your own
     python -m benchmarks.growth --docs docs/performance.md      # and writes table and figure there
 """
@@ -32,7 +32,7 @@ from benchmarks import paired
 from benchmarks.bench_inference import write_survey
 from cmass.params import load_params
 
-SIZES = (500, 2000, 8000, 20_000, 40_000)
+SIZES = (500, 2500, 10_000, 40_000)
 #: Steps that see every mock cluster, in order; `estimate` gets as many real ones.
 STEPS = (
     "mock", "population", "split", "voxelize", "train", "posterior", "oddity", "evaluate", "rivals",
@@ -40,6 +40,8 @@ STEPS = (
 )  # fmt: skip
 #: Part of the windows in each set, of those that are left when blended ones are out.
 _TRAIN, _TEST, _EVALUATION = 0.33, 0.37, 0.26
+#: Windows of the population for each of the mock: as profile `paper` has them.
+_POPULATION = 0.25
 #: MB that a step may hold, and what training may.
 LIMIT_MB, LIMIT_TRAINING_MB = 2048.0, 4096.0
 TRAINING = ("train", "rivals")
@@ -142,7 +144,7 @@ def write_params(file: Path, clusters: int) -> None:
     """Parameters of a run with so many mock clusters: standard, but for the sizes and the epochs."""
     values = load_params().model_dump(mode="json")
     values["mock"]["haloes"]["n_windows"] = clusters
-    values["population"]["n_windows"] = clusters
+    values["population"]["n_windows"] = int(_POPULATION * clusters)
     values["split"] |= {
         "train": int(_TRAIN * clusters), "test": int(_TEST * clusters),
         "evaluation": int(_EVALUATION * clusters),

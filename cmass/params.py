@@ -118,7 +118,7 @@ class HaloParams(_Section):
         0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
     )
     n_windows: int = _f(
-        14400, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
+        13200, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
     )
     sight_lines_max: int = _f(1, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(
@@ -386,10 +386,10 @@ class PopulationParams(_Section):
 class SplitParams(_Section):
     """Sets of mock clusters, split by halo."""
 
-    train: int = _f(5000, "windows for training and validation (paper: 17000)", ge=20)
+    train: int = _f(4600, "windows for training and validation (paper: 17000)", ge=20)
     validation_fraction: float = _f(0.1, "part of train for validation (paper: 0.1)", gt=0, lt=1)
-    test: int = _f(5000, "windows for the density estimator (paper: 20000)", ge=10)
-    evaluation: int = _f(3600, "windows that judge (paper: 5000)", ge=10)
+    test: int = _f(4500, "windows for the density estimator (paper: 20000)", ge=10)
+    evaluation: int = _f(3400, "windows that judge (paper: 5000)", ge=10)
 
 
 class VoxelParams(_Section):

@@ -80,7 +80,7 @@ def test_the_table_has_a_row_a_step():
 def test_sizes_reach_the_parameters(tmp_path: Path):
     growth.write_params(tmp_path / "p.yaml", 2000)
     params = load_params(tmp_path / "p.yaml")
-    assert params.mock.haloes.n_windows == params.population.n_windows == 2000
+    assert (params.mock.haloes.n_windows, params.population.n_windows) == (2000, 500)
     assert params.split.train + params.split.test + params.split.evaluation <= 0.96 * 2000
     assert params.train.epochs == params.rivals.deepsets.epochs == 1
     assert {s.name for s in ALL_STEPS} >= set(growth.STEPS) - {"estimate"}

@@ -131,7 +131,7 @@ def test_the_built_in_file_is_found_from_anywhere(tmp_path, monkeypatch):
         ("survey: sdsss", r"survey: .*'embedded' or 'sdss'"),
         (
             "split: {train: 12000}",
-            "split asks for 20600 windows, mock.haloes.n_windows makes 14400",
+            "split asks for 19900 windows, mock.haloes.n_windows makes 13200",
         ),
         ("a: [1", "not readable as YAML"),
         ("[1, 2]", "names and values"),
