@@ -20,12 +20,16 @@ from cmass.tables import atomic_path
 
 if TYPE_CHECKING:
     from astropy.table import Column, Table
+    from pyarrow import csv
 
 #: Suffixes by format; `.gz` may follow those of text and FITS when reading.
 SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ecsv": "ecsv", ".fits": "fits",
     ".fit": "fits", ".vot": "votable", ".votable": "votable", ".xml": "votable",
 }  # fmt: skip
+
+#: What may stand between the fields of a CSV file, and characters that are looked at to find out.
+_DELIMITERS, _CSV_START = (",", ";", "\t", "|"), 65536
 
 _ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
 
@@ -94,7 +98,9 @@ def read(
             convert = csv.ConvertOptions(
                 strings_can_be_null=True, column_types=dict.fromkeys(text, pa.string())
             )
-            table = csv.read_csv(path, convert_options=convert)
+            how, parse = _csv_dialect(path)
+            table = csv.read_csv(path, how, parse, convert)
+            table = table.rename_columns([name.strip() for name in table.column_names])
         else:
             from astropy.table import Table
 
@@ -111,6 +117,36 @@ def read(
             remedy="Is it complete, and does its suffix say what it is?",
         ) from error  # fmt: skip
     return rename(table, columns or {}, path)
+
+
+def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions]:
+    """How a CSV file is to be read: lines of ``#`` before the header, and what stands between fields.
+
+    The delimiter is the one of comma, semicolon, tab and bar that the header has most of. Where the
+    first line without ``#`` holds a number it is no header, and the line before it is
+    (``numpy.savetxt`` writes it so).
+    """
+    from pyarrow import csv
+
+    with pa.input_stream(path, compression="detect") as stream:
+        start = stream.read(_CSV_START).decode("utf-8-sig", "replace")
+    lines = start.splitlines()
+    above = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    first = lines[above] if above < len(lines) else ""
+    delimiter = max(_DELIMITERS, key=first.count)
+    fields = [field.strip(' "') for field in first.split(delimiter)]
+    names = [name.strip(' "') for name in lines[above - 1][1:].split(delimiter)] if above else []
+    headed = len(names) == len(fields) and any(map(_is_number, fields))
+    how = csv.ReadOptions(skip_rows=above, column_names=names if headed else None)
+    return how, csv.ParseOptions(delimiter=delimiter)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def rename(table: pa.Table, columns: Mapping[str, str], file: Path | str | None = None) -> pa.Table:

@@ -1,5 +1,7 @@
 """Files in and out: every format gives back what was written."""
 
+import gzip
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -94,6 +96,39 @@ def test_identifiers_keep_leading_zeros(tmp_path):
     table = formats.read(tmp_path / "c.csv")
     assert table["cluster_id"].to_pylist() == ["0007", None]
     assert table["z"].to_pylist() == [0.05, None]
+
+
+_ROWS = [("0001", 150.25, -2.5), ("0002", 151.0, 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("head", "delimiter"),
+    [
+        ("cluster_id,ra,dec", ","),
+        ("\ufeffcluster_id,ra,dec", ","),
+        ("cluster_id;ra;dec", ";"),
+        ("cluster_id\tra\tdec", "\t"),
+        ("cluster_id, ra, dec", ", "),
+        ("# from somebody, in 2026\n# J2000\ncluster_id,ra,dec", ","),
+        ("# by numpy.savetxt\n# cluster_id,ra,dec", ","),
+        ("#cluster_id;ra;dec", ";"),
+    ],
+)
+def test_csv_as_people_write_it(tmp_path, head, delimiter):
+    rows = "\n".join(delimiter.join(map(str, row)) for row in _ROWS)
+    (tmp_path / "a.csv").write_text(f"{head}\n{rows}\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"{head}\n{rows}\n".encode()))
+    for name in ("a.csv", "a.csv.gz"):
+        table = formats.read(tmp_path / name)
+        assert table.to_pylist() == [
+            dict(zip(("cluster_id", "ra", "dec"), r, strict=True)) for r in _ROWS
+        ]
+
+
+def test_csv_without_names_says_what_it_took_for_names(tmp_path):
+    (tmp_path / "a.csv").write_text("# two numbers a row\n1.5,2.5\n3.5,4.5\n")
+    with pytest.raises(InputError, match=r"The columns are 1\.5, 2\.5"):
+        formats.read(tmp_path / "a.csv", {"ra": "RA"})
 
 
 def test_rename_maps_and_displaces(tmp_path):
