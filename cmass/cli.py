@@ -136,6 +136,8 @@ def _set_up_logging(debug: bool) -> None:
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("cmass").setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:  # advice on tracing functions, to those who write them
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def _resolve(
