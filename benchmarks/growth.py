@@ -32,7 +32,7 @@ from benchmarks import paired
 from benchmarks.bench_inference import write_survey
 from cmass.params import load_params
 
-SIZES = (500, 2500, 10_000, 40_000)
+SIZES = (500, 1500, 6000, 40_000)
 #: Steps that see every mock cluster, in order; `estimate` gets as many real ones.
 STEPS = (
     "mock", "population", "split", "voxelize", "train", "posterior", "oddity", "evaluate", "rivals",
