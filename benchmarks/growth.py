@@ -40,7 +40,7 @@ STEPS = (
 )  # fmt: skip
 #: Part of the windows in each set, of those that are left when blended ones are out.
 _TRAIN, _TEST, _EVALUATION = 0.33, 0.37, 0.26
-#: Windows of the population for each of the mock: as profile `paper` has them.
+#: Windows of the population for each of the mock: about as many as profile `paper` has.
 _POPULATION = 0.25
 #: MB that a step may hold, and what training may.
 LIMIT_MB, LIMIT_TRAINING_MB = 2048.0, 4096.0

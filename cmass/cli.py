@@ -17,7 +17,6 @@ import typer
 
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError
-from cmass.machines.threads import one_blas_thread
 from cmass.pipeline import STEPS, Step
 
 if TYPE_CHECKING:
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     from cmass.study.units import Unit
     from cmass.workspace import Workspace
 
-# Before TensorFlow, MLflow or Prefect is imported: quiet, and no telemetry.
+# Before numpy, TensorFlow, MLflow or Prefect is imported: BLAS in one thread (see machines.threads),
+# quiet, and no telemetry.
 for _name, _value in {
+    "OPENBLAS_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -731,7 +732,6 @@ def _top(
 
 def main() -> None:
     """Entry point of the ``cmass`` command."""
-    one_blas_thread()
     try:
         app()
     except SystemExit as end:

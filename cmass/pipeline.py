@@ -539,7 +539,6 @@ def run_step(
         with workspace_lock(workspace):
             return run_step(name, workspace, params, force=force, lock=False)
     interrupts.check()
-    one_blas_thread()
     one = step(name)
     digests = _Digests(workspace)
     try:
@@ -551,7 +550,8 @@ def run_step(
         log.info("%s: %s", name, reason)
         inputs = digests.of(_inputs(one, workspace, params))
         start = time.monotonic()
-        _run_guarded(one, workspace, params)
+        with one_blas_thread():
+            _run_guarded(one, workspace, params)
         outputs = digests.of(one.outputs(workspace))
         if outputs is None:
             lacking = [str(p) for p in one.outputs(workspace) if not p.exists()]

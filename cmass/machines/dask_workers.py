@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmass.errors import MachineError
 from cmass.machines import Pool
+from cmass.machines.threads import one_blas_thread
 from cmass.shards import source_digest
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def call(client: str, needed: Software, function: Callable[..., Any], *arguments
     with _counting:
         _at_work[client] += 1
     try:
-        return function(*arguments)
+        with one_blas_thread():
+            return function(*arguments)
     finally:
         with _counting:
             _at_work[client] -= 1

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-_OPENBLAS = "OPENBLAS_NUM_THREADS"
+#: Variable of the environment that OpenBLAS reads when it is loaded.
+OPENBLAS = "OPENBLAS_NUM_THREADS"
 
 
-def one_blas_thread() -> None:
-    """Keep BLAS to one thread in this process and those that it starts.
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread, in this process and those that it starts meanwhile.
 
     Its products here are small, and after each its threads wait for the next one, spinning: beside
-    other work on the same cores, thousands of small products took twelve times as long. Who sets
-    ``OPENBLAS_NUM_THREADS`` gets that number.
+    other work on the same cores, thousands of small products took twelve times as long. Where
+    ``OPENBLAS_NUM_THREADS`` is set already, as the ``cmass`` command does, nothing changes.
     """
-    wanted = os.environ.setdefault(_OPENBLAS, "1")
-    if "numpy" in sys.modules and wanted == "1":  # what is loaded reads its environment no more
-        from threadpoolctl import threadpool_limits
+    if OPENBLAS in os.environ:
+        yield
+        return
+    import numpy  # noqa: F401  # each brings a BLAS, and what is not loaded cannot be told
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
 
-        threadpool_limits(1, user_api="blas")
+    os.environ[OPENBLAS] = "1"
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        del os.environ[OPENBLAS]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -132,8 +133,19 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_voxels(file: Path, rows_at_once: int = 100) -> Iterator[tuple[list[str], NDArray[np.float64], NDArray[np.float16]]]:  # fmt: skip
-    """Yield identifiers, true masses and grids (k, n, n, n) of a shard, k rows at a time."""
+    """Yield identifiers, true masses and grids (k, n, n, n) of a shard, k rows at a time.
+
+    Raises
+    ------
+    WorkspaceError
+        An earlier version wrote the file.
+    """
     parquet = pq.ParquetFile(file)
+    kind = parquet.schema_arrow.field("voxels").type
+    if not pa.types.is_fixed_size_binary(kind):
+        raise WorkspaceError(
+            f"{file} holds voxels as an earlier version wrote them ({kind}): run `cmass voxelize`"
+        )
     for batch in parquet.iter_batches(rows_at_once):
         grids = grids_from_bytes(batch.column("voxels"))
         yield (

@@ -223,12 +223,12 @@ class Try:
 
 def fit_tries(
     training: streaming.Source, validation: streaming.Source, work: Path, params: Params,
-    identity: str,
+    seed: int, identity: str,
 ) -> tuple[Try, list[dict[str, float]]]:  # fmt: skip
     """Train ``train.tries`` networks and keep the best on the validation set.
 
-    The first has the run's seed, the others those that follow. Each has a checkpoint in `work` (see
-    `fit`): a broken run trains none again.
+    The first has the seed that is given, the others' are drawn by it. Each has a checkpoint in `work`
+    (see `fit`): a broken run trains none again.
 
     Returns
     -------
@@ -238,15 +238,14 @@ def fit_tries(
     """
     best: Try | None = None
     summary: list[dict[str, float]] = []
-    for seed in range(params.seed, params.seed + params.train.tries):
+    for number in range(params.train.tries):
+        own = int(generator(seed, "train-try", number).integers(2**31)) if number else seed
         if params.train.tries > 1:
-            log.info("train: network %d of %d, seed %d", len(summary) + 1, params.train.tries, seed)
-        made = Try(
-            seed,
-            *fit(training, validation, work / f"checkpoint-{seed}.npz", params, seed, identity),
-        )
+            log.info("train: network %d of %d, seed %d", number + 1, params.train.tries, own)
+        checkpoint = work / f"checkpoint-{number}.npz"
+        made = Try(own, *fit(training, validation, checkpoint, params, own, f"{identity} {own}"))
         loss = min(made.state.val_loss)
-        summary.append({"seed": seed, "best_epoch": made.state.best_epoch, "best_val_loss": loss})
+        summary.append({"seed": own, "best_epoch": made.state.best_epoch, "best_val_loss": loss})
         if best is None or loss < min(best.state.val_loss):
             best = made
     assert best is not None  # tries is at least 1
@@ -353,7 +352,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    best, tries = fit_tries(training, validation, work, params, identity)
+    best, tries = fit_tries(training, validation, work, params, params.seed, identity)
     state = best.state
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
@@ -403,7 +402,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         state.paper_minutes(len(training) + len(validation)), PAPER_MINUTES,
     )  # fmt: skip
     log.info(
-        "train: best epoch %d of %d, validation rms %.4f dex of windows alone, %.0f s, %s",
-        state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,
+        "train: seed %d, best epoch %d of %d, validation rms %.4f dex of windows alone, %.0f s, %s",
+        best.seed, state.best_epoch, state.epoch, summary["validation_rms_dex"], time.monotonic() - start,
         where,
     )  # fmt: skip

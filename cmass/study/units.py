@@ -239,6 +239,7 @@ def small(params: Params, *, train: int | None = None, evaluation: int | None = 
         "epochs": study.epochs,
         "batch_size": study.batch_size,
         "learning_rate": study.learning_rate,
+        "tries": 1,
     }
     return params.model_copy(
         update={

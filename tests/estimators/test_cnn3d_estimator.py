@@ -53,9 +53,9 @@ def test_the_runs_own_seed_takes_over_its_network_and_another_trains(
     from cmass.networks import cnn3d, training
     from cmass.networks.streaming import Files
 
-    def fit(training, validation, checkpoint, params, seed, identity):
-        asked.update(train=training, seed=seed)
-        return cnn3d.build(params.voxels.n).get_weights(), None
+    def fit(train, validation, checkpoint, params, seed, identity):
+        asked.update(train=train, seed=seed)
+        return cnn3d.build(params.voxels.n).get_weights(), training.State(1, [0.1], [0.1], [1e-3])
 
     monkeypatch.setattr(training, "fit", fit)
     other = CNN3D(params, params.seed + 1)

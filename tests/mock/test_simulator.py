@@ -171,8 +171,18 @@ def test_no_halo_has_more_sight_lines_than_allowed(seed):
     assert max(counts) <= params.mock.haloes.sight_lines_max
 
 
-def test_paper_profile_uses_as_many_sight_lines_as_rarity_asks():
+def the_papers_haloes():
+    """Profile `paper` with the paper's masses and sight lines (section 2.2)."""
     params = load_params(profile="paper")
+    own = {
+        "sight_lines_max": 25, "log10_m200c_min": 13.7, "log10_m200c_max": 14.9, "tail_dex": 0.2,
+    }  # fmt: skip
+    mock = {"haloes": params.mock.haloes.model_copy(update=own)}
+    return params.model_copy(update={"mock": params.mock.model_copy(update=mock)})
+
+
+def test_the_papers_haloes_have_as_many_sight_lines_as_rarity_asks():
+    params = the_papers_haloes()
     plans = plan_haloes(params)
     # Tinker+2008: haloes of 10^14.9 are 21 times rarer than those of 10^14.3.
     assert max(p.n_sight_lines for p in plans if p.log10_m200c < 14.9) == 21
@@ -183,7 +193,7 @@ def test_paper_profile_uses_as_many_sight_lines_as_rarity_asks():
 
 
 def test_tails_fall_to_zero_beyond_the_flat_part():
-    params = load_params(profile="paper")
+    params = the_papers_haloes()
     haloes = params.mock.haloes
     plans = plan_haloes(params)
     windows = np.repeat([p.log10_m200c for p in plans], [p.n_sight_lines for p in plans])

@@ -242,7 +242,7 @@ def test_another_seed_of_the_network_is_trained_on_lists(tmp_path, monkeypatch):
 
     def fit(train, validation, checkpoint, params, seed, identity):
         asked.update(train=train, validation=validation)
-        return cnn3d.build(params.voxels.n).get_weights(), None
+        return cnn3d.build(params.voxels.n).get_weights(), training.State(1, [0.1], [0.1], [1e-3])
 
     monkeypatch.setattr(training, "fit", fit)
     sets = toy_sets(8)

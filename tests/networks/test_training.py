@@ -6,8 +6,11 @@ import json
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cmass.errors import WorkspaceError
 from cmass.networks import cnn3d, streaming, training
 from cmass.networks.training import State, fit, learning_rate_at
 from cmass.params import TrainParams
@@ -55,15 +58,16 @@ def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
 ):
     workspace, params = tiny_workspace
     sets = [streaming.Files(workspace.voxels / name) for name in ("train", "validation")]
-    how = params.model_copy(
-        update={"train": TRAIN.model_copy(update={"epochs": 1, "tries": 3}), "seed": 7}
-    )
-    alone = [fit(*sets, tmp_path / f"{seed}.npz", how, seed, "a") for seed in (7, 8, 9)]
+    how = params.model_copy(update={"train": TRAIN.model_copy(update={"epochs": 1, "tries": 3})})
+    best, tries = training.fit_tries(*sets, tmp_path, how, 7, "a")
+    seeds = [int(t["seed"]) for t in tries]
+    assert seeds[0] == 7
+    assert not set(seeds[1:]) & set(range(100))  # a rival of another seed is another network
+    alone = [fit(*sets, tmp_path / f"{seed}.npz", how, seed, "a") for seed in seeds]
     losses = [min(state.val_loss) for _, state in alone]
     assert len(set(losses)) == 3
-    best, tries = training.fit_tries(*sets, tmp_path, how, "a")
     chosen = int(np.argmin(losses))
-    assert best.seed == 7 + chosen
+    assert best.seed == seeds[chosen]
     assert [t["best_val_loss"] for t in tries] == losses
     for a, b in zip(best.weights, alone[chosen][0], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -72,8 +76,16 @@ def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
         raise AssertionError("an epoch was trained again")
 
     monkeypatch.setattr(training, "mean_squared_error", again)
-    same, _ = training.fit_tries(*sets, tmp_path, how, "a")
+    same, _ = training.fit_tries(*sets, tmp_path, how, 7, "a")
     assert same.seed == best.seed
+
+
+def test_voxels_of_an_earlier_version_are_named(tmp_path):
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3, 3, 3), np.float16))
+    table = pa.table({"cluster_id": ["a", "b"], "log10_m200c_true": [14.0, 14.1], "voxels": tensor})
+    pq.write_table(table, tmp_path / "shard-00000.parquet")
+    with pytest.raises(WorkspaceError, match="run `cmass voxelize`"):
+        next(streaming.Files(tmp_path).batches(2))
 
 
 def test_checkpoint_of_other_data_is_not_used(tiny_workspace, tmp_path):

@@ -167,8 +167,9 @@ class CompiledCNN3D:
             first.reshape(_FILTERS[0], 5, 5, 5).transpose(1, 2, 3, 0)[:, :, :, None], bias_1,
             kernel.transpose(1, 2, 3, 4, 0), bias_2, third.reshape(1, 1, 1, *third.shape), bias_3,
         ]  # fmt: skip
-        # After a product BLAS's threads wait, spinning, for the next one: as long as half a step, and
-        # on the cores that the next step wants.
+        # After a product BLAS's threads wait, spinning, for the next one: a third of a step, and on
+        # the cores that the next step wants. Of two networks that learn at once in one process, the
+        # one that comes second may get more threads, and other last digits.
         with _thread_pools().limit(limits=1, user_api="blas"):
             for values, back in (
                 (out.features, out.d_hidden_1),
