@@ -57,8 +57,8 @@ repro: setup  ## dvc repro: make every product again where params.yaml changed
 bench: setup  ## hot paths against their references, into docs/performance.md; ARGS=--small: a minute
 	$(BIN)/python -m benchmarks $(or $(ARGS),--docs docs/performance.md)
 
-pretrained: setup  ## the model that ships, from the standard run in data/
-	$(BIN)/python -m cmass.pretrained
+pretrained: setup  ## the model that ships, of the latest release in DATA (data/)
+	$(BIN)/python -m cmass.pretrained $(or $(DATA),data)
 
 clean:  ## remove .venv, caches and build leftovers; data/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -10,7 +10,8 @@ from cmass import estimation, formats
 from cmass.columns import FLAGS, TABLES
 from cmass.cosmology import SPEED_OF_LIGHT_KM_S, q0_angular_distance_mpc_h
 from cmass.errors import InputError, WorkspaceError
-from cmass.pretrained import from_workspace, load_bundle, make_bundle
+from cmass.pretrained import bundle_of_release, from_workspace, load_bundle, make_bundle
+from cmass.tables import file_digest, write_json
 from tests.tiny import window
 
 
@@ -225,6 +226,33 @@ def test_bundle_is_checked_when_loaded(tiny_run, tmp_path):
     (folder / "model.json").write_text("{}")
     with pytest.raises(InputError):
         load_bundle(folder)
+
+
+def test_bundle_of_a_release_has_its_commit_parameters_and_figures(tiny_run, tmp_path):
+    workspace, params = tiny_run
+    with pytest.raises(WorkspaceError, match="finish a run first"):
+        bundle_of_release(tmp_path, tmp_path / "bundle")
+    (tmp_path / params.profile).symlink_to(workspace.home)
+    weights = file_digest(workspace.model / "cnn3d.weights.h5")
+    facts = {
+        "release": {"survey": workspace.survey},
+        "parameters": params.model_dump(mode="json"),
+        "software": {"git_commit": "0123abc", "git_state": "clean"},
+        "model": {"weights_sha256": weights},
+    }
+    release = tmp_path / "release" / "latest"
+    release.mkdir(parents=True)
+    write_json(release / "provenance.json", facts)
+    bundle_of_release(tmp_path, tmp_path / "bundle")
+    found = load_bundle(tmp_path / "bundle").provenance
+    assert found["commit"] == "0123abc (clean)"
+    assert found["params"]["voxels"]["n"] == params.voxels.n
+    assert found["figures"]["mocks"]["epsilon_scatter"] > 0
+    assert found["figures"]["embedded"]["n_clusters"] > 0
+    facts["model"]["weights_sha256"] = "of another network"
+    write_json(release / "provenance.json", facts)
+    with pytest.raises(WorkspaceError, match="is not the model of"):
+        bundle_of_release(tmp_path, tmp_path / "bundle")
 
 
 def test_package_offers_estimate_and_voxels_without_loading_them():

@@ -219,9 +219,43 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
         ) from error
 
 
+def bundle_of_release(data: Path, folder: Path) -> None:
+    """Copy the model of the latest release in `data` to `folder`, with its provenance.
+
+    Commit, parameters and figures are those that the release was made with.
+
+    Raises
+    ------
+    WorkspaceError
+        There is no release, or the model was trained again after it.
+    """
+    release = data / "release" / "latest"
+    if not release.exists():
+        raise WorkspaceError(f"{release} does not exist: finish a run first (`cmass run`)")
+    facts = read_json(release / "provenance.json")
+    params = Params.model_validate(facts["parameters"])
+    workspace = Workspace(data, params.profile, facts["release"]["survey"])
+    if file_digest(workspace.model / WEIGHTS) != facts["model"]["weights_sha256"]:
+        raise WorkspaceError(
+            f"{workspace.model / WEIGHTS} is not the model of {release.resolve()}: run `cmass run`"
+        )
+    software = facts["software"]
+    figures = {
+        "mocks": read_json(workspace.evaluation / "metrics.json")["all"],
+        facts["release"]["survey"]: read_json(workspace.masses / "metrics.json").get(
+            facts["release"]["survey"], {}
+        ),
+    }
+    make_bundle(
+        workspace, params, folder, figures=figures,
+        commit=f"{software.get('git_commit', 'unknown')} ({software.get('git_state', 'no clone')})",
+    )  # fmt: skip
+
+
 def make_bundle(
-    workspace: Workspace, params: Params, folder: Path, *, commit: str | None = None
-) -> None:
+    workspace: Workspace, params: Params, folder: Path, *, commit: str | None = None,
+    figures: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Copy the model of a finished run to `folder`, with its provenance.
 
     Parameters
@@ -232,6 +266,8 @@ def make_bundle(
         Where the bundle goes; files of an older one are replaced, `model.json` last.
     commit : str, optional
         Version of the code that made it.
+    figures : dict, optional
+        How good it is: measures by what they were taken on.
     """
     from cmass import __version__
 
@@ -254,6 +290,7 @@ def make_bundle(
             "version": __version__,
             "profile": params.profile,
             "training": read_json(workspace.model / "model.json"),
+            "figures": figures or {},
             "params": {
                 name: used[name]
                 for name in ("seed", "cosmology", "window", "mock", "split", "voxels", "train",
