@@ -2,7 +2,7 @@
 
 Every step runs as the command that users give, in a process of its own; memory is what its process
 and all their children hold together, each shared page counted once (PSS), looked at several times
-a second. Time must grow as a line with the number of clusters, memory must not grow. What was
+a second. Time must grow as a line with the number of clusters, memory stay below a limit. What was
 measured is kept: the same command goes on where it was stopped.
 
     python -m benchmarks.growth                                 # 500 to 40 000 clusters, half an hour

@@ -28,7 +28,7 @@ SUFFIXES = {
     ".fit": "fits", ".vot": "votable", ".votable": "votable", ".xml": "votable",
 }  # fmt: skip
 
-#: What may stand between the fields of a CSV file, and characters that are looked at to find out.
+#: What may stand between the fields of a CSV file, and bytes that are looked at to find out.
 _DELIMITERS, _CSV_START = (",", ";", "\t", "|"), 65536
 
 _ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
@@ -95,12 +95,14 @@ def read(
         elif kind == "csv":
             from pyarrow import csv
 
+            how, parse, names = _csv_dialect(path)
+            # Names and texts as they stand in the file, with the blanks around them.
+            texts = [name for name in names if name.strip() in text]
             convert = csv.ConvertOptions(
-                strings_can_be_null=True, column_types=dict.fromkeys(text, pa.string())
+                strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
             )
-            how, parse = _csv_dialect(path)
             table = csv.read_csv(path, how, parse, convert)
-            table = table.rename_columns([name.strip() for name in table.column_names])
+            table = _without_blanks(table)
         else:
             from astropy.table import Table
 
@@ -119,8 +121,8 @@ def read(
     return rename(table, columns or {}, path)
 
 
-def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions]:
-    """How a CSV file is to be read: lines of ``#`` before the header, and what stands between fields.
+def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[str]]:
+    """How a CSV file is to be read: what comes before the header, what stands between fields, names.
 
     The delimiter is the one of comma, semicolon, tab and bar that the header has most of. Where the
     first line without ``#`` holds a number it is no header, and the line before it is
@@ -131,14 +133,31 @@ def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions]:
     with pa.input_stream(path, compression="detect") as stream:
         start = stream.read(_CSV_START).decode("utf-8-sig", "replace")
     lines = start.splitlines()
-    above = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    above = next((i for i, line in enumerate(lines) if _is_told(line)), len(lines))
     first = lines[above] if above < len(lines) else ""
     delimiter = max(_DELIMITERS, key=first.count)
-    fields = [field.strip(' "') for field in first.split(delimiter)]
-    names = [name.strip(' "') for name in lines[above - 1][1:].split(delimiter)] if above else []
+    fields = [field.strip('"') for field in first.split(delimiter)]
+    last = next((line for line in lines[:above][::-1] if line.strip()), "")
+    names = [name.strip(' "') for name in last.lstrip("#").split(delimiter)]
     headed = len(names) == len(fields) and any(map(_is_number, fields))
     how = csv.ReadOptions(skip_rows=above, column_names=names if headed else None)
-    return how, csv.ParseOptions(delimiter=delimiter)
+    return how, csv.ParseOptions(delimiter=delimiter), names if headed else fields
+
+
+def _is_told(line: str) -> bool:
+    """A line of a CSV file that is neither empty nor a comment."""
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def _without_blanks(table: pa.Table) -> pa.Table:
+    """The table without the blanks around names and texts that people write for the eye."""
+    import pyarrow.compute as pc
+
+    columns = [
+        pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(dict(zip(map(str.strip, table.column_names), columns, strict=True)))
 
 
 def _is_number(field: str) -> bool:

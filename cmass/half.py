@@ -6,6 +6,7 @@ down for each voxel where its list begins, and spend seven times as long on read
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -64,7 +65,7 @@ def grids_as_bytes(grids: NDArray[np.float16]) -> pa.FixedSizeBinaryArray:
     grids : ndarray of float16, shape (k, n, n, n)
     """
     flat = np.ascontiguousarray(grids, "<f2")
-    kind = pa.binary(flat[0].nbytes)
+    kind = pa.binary(2 * math.prod(flat.shape[1:]))
     return pa.FixedSizeBinaryArray.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
 
 

@@ -447,10 +447,17 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
 def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:
     """Why `one` must run, in words; None when it is up to date."""
     stamp = _read_json(_stamp_file(one, workspace))
+    if stamp and stamp.get("code") != source_digest(*one.sources):
+        return "the step's code changed"
+    return _what_changed(one, workspace, params, digests, stamp)
+
+
+def _what_changed(
+    one: Step, workspace: Workspace, params: Params, digests: _Digests, stamp: dict[str, Any]
+) -> str | None:
+    """What is not as the step that left `stamp` had it, its code apart."""
     if not stamp:
         return "not made yet"
-    if stamp.get("code") != source_digest(*one.sources):
-        return "the step's code changed"
     now, then = parameter_values(one, params), stamp.get("params", {})
     changed = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
     if changed:
@@ -473,6 +480,19 @@ def _difference(now: dict[str, str] | None, then: dict[str, str] | None) -> str:
 def why_stale(name: str, workspace: Workspace, params: Params) -> str | None:
     """Why the step called `name` would run now, in words; None when it is up to date."""
     return _why_stale(step(name), workspace, params, _Digests(workspace))
+
+
+def what_changed(name: str, workspace: Workspace, params: Params) -> str | None:
+    """What is not as the step called `name` found and left it, whatever its code was then.
+
+    Returns
+    -------
+    str or None
+        Parameters, inputs or outputs, in words; None when all are the same.
+    """
+    one = step(name)
+    stamp = _read_json(_stamp_file(one, workspace))
+    return _what_changed(one, workspace, params, _Digests(workspace), stamp)
 
 
 def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> None:

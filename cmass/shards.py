@@ -67,6 +67,7 @@ SIMULATOR_SOURCES = ("mock", "cosmology.py", "mass_function.py", "seeds.py")
 #: Code that predictions of CNN_3D depend on, beside its weights and the voxels.
 PREDICTION_SOURCES = (
     "networks/cnn3d.py", "half.py", "networks/compiled", "networks/prediction.py",
+    "networks/streaming.py",
 )  # fmt: skip
 #: Code that makes a CNN_3D of voxels, or of galaxies.
 TRAINING_SOURCES = (

@@ -1,17 +1,20 @@
 """`cmass.estimate`: anyone's tables to masses, good rows and bad ones."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.table import Table, vstack
 
 import cmass
-from cmass import estimation, formats
+from cmass import estimation, formats, pipeline
 from cmass.columns import FLAGS, TABLES
 from cmass.cosmology import SPEED_OF_LIGHT_KM_S, q0_angular_distance_mpc_h
 from cmass.errors import InputError, WorkspaceError
 from cmass.pretrained import bundle_of_release, from_workspace, load_bundle, make_bundle
-from cmass.tables import file_digest, write_json
+from cmass.tables import write_json
+from cmass.workspace import Workspace
 from tests.tiny import window
 
 
@@ -232,26 +235,40 @@ def test_bundle_of_a_release_has_its_commit_parameters_and_figures(tiny_run, tmp
     workspace, params = tiny_run
     with pytest.raises(WorkspaceError, match="finish a run first"):
         bundle_of_release(tmp_path, tmp_path / "bundle")
-    (tmp_path / params.profile).symlink_to(workspace.home)
-    weights = file_digest(workspace.model / "cnn3d.weights.h5")
+    own = Workspace(tmp_path, "standard", workspace.survey)
+    shutil.copytree(workspace.home, own.home)
+    params = params.model_copy(update={"profile": "standard"})
+    for made in (own.raw, own.selected, own.figures, own.releases / "latest"):
+        made.mkdir(parents=True, exist_ok=True)
+        write_json(made / "made.json", {})
+    for name in ("history.parquet", "history.json", "model.json", "registry.json"):
+        (own.model / name).touch()
+    own.receipt.touch()
     facts = {
-        "release": {"survey": workspace.survey},
+        "release": {"survey": own.survey},
         "parameters": params.model_dump(mode="json"),
         "software": {"git_commit": "0123abc", "git_state": "clean"},
-        "model": {"weights_sha256": weights},
     }
-    release = tmp_path / "release" / "latest"
-    release.mkdir(parents=True)
-    write_json(release / "provenance.json", facts)
+    write_json(own.releases / "latest" / "provenance.json", facts)
+    for name in ("infer", "publish"):  # as if they had run: their stamps
+        one, digests = pipeline.step(name), pipeline._Digests(own)
+        found, left = digests.of(one.inputs(own)), digests.of(one.outputs(own))
+        assert found and left
+        pipeline._write_stamp(one, own, params, found, left)
     bundle_of_release(tmp_path, tmp_path / "bundle")
     found = load_bundle(tmp_path / "bundle").provenance
     assert found["commit"] == "0123abc (clean)"
     assert found["params"]["voxels"]["n"] == params.voxels.n
     assert found["figures"]["mocks"]["epsilon_scatter"] > 0
     assert found["figures"]["embedded"]["n_clusters"] > 0
-    facts["model"]["weights_sha256"] = "of another network"
-    write_json(release / "provenance.json", facts)
-    with pytest.raises(WorkspaceError, match="is not the model of"):
+    for step, file in (("publish", own.evaluation / "metrics.json"),
+                       ("infer", own.posterior / "pairs.parquet")):  # fmt: skip
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(WorkspaceError, match=rf"{step}: inputs changed: .*{file.name}"):
+            bundle_of_release(tmp_path, tmp_path / "bundle")
+    facts["parameters"]["profile"] = "smoke"
+    write_json(own.releases / "latest" / "provenance.json", facts)
+    with pytest.raises(WorkspaceError, match="is of profile smoke"):
         bundle_of_release(tmp_path, tmp_path / "bundle")
 
 

@@ -111,16 +111,22 @@ _ROWS = [("0001", 150.25, -2.5), ("0002", 151.0, 3.0)]
         ("cluster_id, ra, dec", ", "),
         ("# from somebody, in 2026\n# J2000\ncluster_id,ra,dec", ","),
         ("# by numpy.savetxt\n# cluster_id,ra,dec", ","),
+        ("# by numpy.savetxt\n# ra, dec, cluster_id", ", "),
         ("#cluster_id;ra;dec", ";"),
+        ("ra, dec, cluster_id", ", "),
+        ("cluster_id ,ra ,dec", " ,"),
+        ("# J2000\n\ncluster_id;ra;dec", ";"),
+        ("\n# J2000\n\n# in degrees\ncluster_id\tra\tdec", "\t"),
     ],
 )
 def test_csv_as_people_write_it(tmp_path, head, delimiter):
-    rows = "\n".join(delimiter.join(map(str, row)) for row in _ROWS)
+    last = head.endswith("cluster_id")
+    rows = "\n".join(delimiter.join(map(str, (*r[1:], r[0]) if last else r)) for r in _ROWS)
     (tmp_path / "a.csv").write_text(f"{head}\n{rows}\n")
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"{head}\n{rows}\n".encode()))
     for name in ("a.csv", "a.csv.gz"):
         table = formats.read(tmp_path / name)
-        assert table.to_pylist() == [
+        assert table.select(["cluster_id", "ra", "dec"]).to_pylist() == [
             dict(zip(("cluster_id", "ra", "dec"), r, strict=True)) for r in _ROWS
         ]
 

@@ -16,14 +16,14 @@ HOLD = "import time; held = b'x' * ({mb} * 2**20); time.sleep(1.5)"
 
 
 def test_a_line_is_found_with_its_start():
-    found = line([500, 2000, 8000, 40_000], [3 + 0.02 * n for n in (500, 2000, 8000, 40_000)])
+    found = line(growth.SIZES, [3 + 0.02 * n for n in growth.SIZES])
     assert found.start_s == pytest.approx(3)
     assert found.per_1000_s == pytest.approx(20)
     assert found.departure < 1e-6
 
 
 def test_time_that_grows_faster_is_off_the_line():
-    sizes = [500, 2000, 8000, 40_000]
+    sizes = growth.SIZES
     assert line(sizes, [1 + 1e-6 * n**2 for n in sizes]).departure > growth.LINEAR
 
 
@@ -67,7 +67,7 @@ def test_what_holds_too_much_is_named():
 
 
 def test_time_that_is_no_line_is_a_miss():
-    bent = [Cost("mock", n, 1.0, 1 + 1e-6 * n**2, 100) for n in (500, 2000, 8000, 40_000)]
+    bent = [Cost("mock", n, 1.0, 1 + 1e-6 * n**2, 100) for n in growth.SIZES]
     assert any("from a line" in w for w in misses(bent))
 
 

@@ -16,7 +16,7 @@ import pytest
 from cmass import pipeline
 from cmass.errors import InputError, WorkspaceError
 from cmass.params import Params, load_params
-from cmass.pipeline import Step, run_all, run_step, why_stale, workspace_lock
+from cmass.pipeline import Step, run_all, run_step, what_changed, why_stale, workspace_lock
 from cmass.tables import atomic_path
 from cmass.workspace import Workspace
 
@@ -179,6 +179,38 @@ def test_changed_code_reruns_the_step(workspace, params, monkeypatch):
     changed = replace(STEPS[0], sources=("mock/haloes.py",))
     monkeypatch.setattr(pipeline, "STEPS", (changed, *STEPS[1:]))
     assert why_stale("mock", workspace, params) == "the step's code changed"
+
+
+def test_what_changed_since_a_step_whatever_its_code_is_now(workspace, params, monkeypatch):
+    from dataclasses import replace
+
+    assert what_changed("mock", workspace, params) == "not made yet"
+    run_all(workspace, params)
+    changed = replace(STEPS[1], sources=("mock/haloes.py",))
+    monkeypatch.setattr(pipeline, "STEPS", (STEPS[0], changed, *STEPS[2:]))
+    assert what_changed("voxelize", workspace, params) is None
+    other = _changed(params, voxels={"kappa": 0.2})
+    assert what_changed("voxelize", workspace, other) == "parameters changed: voxels"
+    (workspace.mock / "shard-1.txt").write_text("by somebody else")
+    assert "inputs changed" in str(what_changed("voxelize", workspace, params))
+    assert "outputs missing or changed" in str(what_changed("mock", workspace, params))
+
+
+def blas_threads(workspace: Workspace, params: Params) -> None:
+    import numpy as np  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    found = {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+    _write(workspace.masses / "m.txt", f"{found} {os.environ['OPENBLAS_NUM_THREADS']}")
+
+
+def test_a_step_that_a_library_calls_has_blas_in_one_thread(workspace, params, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    one = _step("infer", blas_threads, (), lambda w: (), lambda w: (w.masses,))
+    monkeypatch.setattr(pipeline, "STEPS", (one,))
+    run_step("infer", workspace, params)
+    assert (workspace.masses / "m.txt").read_text() == "{1} 1"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_a_damaged_stamp_only_costs_a_rerun(workspace, params):

@@ -25,6 +25,13 @@ def test_is_small_and_says_where_it_comes_from():
         provenance["training"]["weights_sha256"]
         == read_json(SHIPPED / "model.json")["checksums"]["cnn3d.weights.h5"]
     )
+    # At paper scale: 17 000 training windows less those for validation, 5000 that judge.
+    assert provenance["profile"] == "paper"
+    assert provenance["training"]["n_train"] > 15_000
+    figures = provenance["figures"]
+    assert figures["mocks"]["n_clusters"] > 4500
+    assert figures["mocks"]["epsilon_scatter"] < 0.19
+    assert figures["sdss"]["n_clusters"] > 700
 
 
 def test_loads_without_arguments():

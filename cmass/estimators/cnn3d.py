@@ -56,8 +56,9 @@ class CNN3D(PointEstimator):
             self._network, self.taken_over = cnn3d.load(run.model / _WEIGHTS, n), True
             return
         train, validation = self._sources(sets, work)
-        best, _ = training.fit_tries(train, validation, work, self.params, self.seed, "")
-        self._network = cnn3d.compiled(best.weights, n, how)
+        tries = training.fit_tries(train, validation, work, self.params, self.seed, "")
+        self.seconds_in_epochs = tries.seconds
+        self._network = cnn3d.compiled(tries.best.weights, n, how)
 
     def _sources(self, sets: Sets, work: Path) -> tuple[Source, Source]:
         """What a network of this seed learns from and is watched on."""

@@ -1,7 +1,7 @@
 """train: CNN_3D by least squares on log mass (paper, section 3.4).
 
 After every epoch the whole state (weights, optimiser, history, best weights) goes to
-one checkpoint file. A broken run goes on from there and ends with the same weights as
+a checkpoint file, one for each network. A broken run goes on from there and ends with the same weights as
 one that was not broken: batches depend on the seed and the epoch alone.
 """
 
@@ -44,6 +44,10 @@ SECTIONS = ("seed", "window", "voxels", "train")
 PAPER_WINDOWS, PAPER_EPOCHS, PAPER_MINUTES = 17_000, 50, 10
 
 
+class DivergenceError(ParameterError):
+    """A training whose loss has left the finite numbers."""
+
+
 @dataclass
 class State:
     """Where training stands after some epochs.
@@ -72,11 +76,11 @@ class State:
 
         Raises
         ------
-        ParameterError
-            The validation loss is not finite: training has diverged, and no later epoch is better.
+        DivergenceError
+            The validation loss is not finite: no later epoch is better.
         """
         if not math.isfinite(val_loss):
-            raise ParameterError(
+            raise DivergenceError(
                 f"training diverged: the validation loss of epoch {self.epoch + 1} is {val_loss}; "
                 f"lower the learning rate (now {learning_rate:g})"
             )
@@ -184,7 +188,8 @@ def fit(
     restored = _restore(checkpoint, identity, engine, len(best))
     if restored is not None:
         state, best = restored
-        log.info("train: going on after epoch %d", state.epoch)
+        over = " (finished)" if state.finished(train) else ""
+        log.info("train: going on after epoch %d%s", state.epoch, over)
     steps = -(-len(training) // train.batch_size)
     while not state.finished(train):
         rate = learning_rate_at(state.epoch, train)
@@ -220,36 +225,67 @@ class Try:
     weights: list[np.ndarray]
     state: State
 
+    @property
+    def best_val_loss(self) -> float:
+        """Smallest mean squared error on the validation set, dex squared."""
+        return min(self.state.val_loss)
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Some trained networks.
+
+    Attributes
+    ----------
+    best : Try
+        The one with the smallest validation loss.
+    summary : list of dict
+        ``seed``, ``best_epoch`` and ``best_val_loss`` (dex squared) of each, in order; the last two
+        are None of one that diverged.
+    seconds : float
+        All their epochs took, sessions that were broken off included.
+    """
+
+    best: Try
+    summary: list[dict[str, float | None]]
+    seconds: float
+
 
 def fit_tries(
     training: streaming.Source, validation: streaming.Source, work: Path, params: Params,
     seed: int, identity: str,
-) -> tuple[Try, list[dict[str, float]]]:  # fmt: skip
+) -> Tries:  # fmt: skip
     """Train ``train.tries`` networks and keep the best on the validation set.
 
     The first has the seed that is given, the others' are drawn by it. Each has a checkpoint in `work`
-    (see `fit`): a broken run trains none again.
+    (see `fit`): a broken run trains none again. One that diverges is left out.
 
-    Returns
-    -------
-    best : Try
-    summary : list of dict
-        ``seed``, ``best_epoch`` and ``best_val_loss`` (dex squared) of each, in order.
+    Raises
+    ------
+    DivergenceError
+        All of them diverged.
     """
-    best: Try | None = None
-    summary: list[dict[str, float]] = []
+    made: list[Try] = []
+    summary: list[dict[str, float | None]] = []
     for number in range(params.train.tries):
         own = int(generator(seed, "train-try", number).integers(2**31)) if number else seed
         if params.train.tries > 1:
             log.info("train: network %d of %d, seed %d", number + 1, params.train.tries, own)
         checkpoint = work / f"checkpoint-{number}.npz"
-        made = Try(own, *fit(training, validation, checkpoint, params, own, f"{identity} {own}"))
-        loss = min(made.state.val_loss)
-        summary.append({"seed": own, "best_epoch": made.state.best_epoch, "best_val_loss": loss})
-        if best is None or loss < min(best.state.val_loss):
-            best = made
-    assert best is not None  # tries is at least 1
-    return best, summary
+        try:
+            one = Try(own, *fit(training, validation, checkpoint, params, own, f"{identity} {own}"))
+        except DivergenceError as error:
+            if not made and number + 1 == params.train.tries:
+                raise
+            log.warning("train: network %d of %d: %s", number + 1, params.train.tries, error)
+            summary.append({"seed": own, "best_epoch": None, "best_val_loss": None})
+            continue
+        summary.append(
+            {"seed": own, "best_epoch": one.state.best_epoch, "best_val_loss": one.best_val_loss}
+        )
+        made.append(one)
+    seconds = sum(sum(one.state.epoch_seconds) for one in made)
+    return Tries(min(made, key=lambda one: one.best_val_loss), summary, seconds)
 
 
 def mean_squared_error(engine: engines.Engine, source: streaming.Source, batch_size: int) -> float:
@@ -352,8 +388,8 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     work = workspace.home / "model.partial"
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    best, tries = fit_tries(training, validation, work, params, params.seed, identity)
-    state = best.state
+    tries = fit_tries(training, validation, work, params, params.seed, identity)
+    best, state = tries.best, tries.best.state
     weights = workspace.model / "cnn3d.weights.h5"
     workspace.model.mkdir(parents=True, exist_ok=True)
     temporary = work / "cnn3d.weights.h5"
@@ -377,7 +413,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
         "n_train": len(training),
         "n_validation": len(validation),
         "seed": best.seed,
-        "tries": tries,
+        "tries": tries.summary,
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "best_val_loss": min(state.val_loss),

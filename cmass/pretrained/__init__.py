@@ -227,24 +227,28 @@ def bundle_of_release(data: Path, folder: Path) -> None:
     Raises
     ------
     WorkspaceError
-        There is no release, or the model was trained again after it.
+        There is no release, it is one of profile smoke, or something was made again after it.
     """
+    from cmass.pipeline import what_changed
+
     release = data / "release" / "latest"
     if not release.exists():
         raise WorkspaceError(f"{release} does not exist: finish a run first (`cmass run`)")
     facts = read_json(release / "provenance.json")
     params = Params.model_validate(facts["parameters"])
     workspace = Workspace(data, params.profile, facts["release"]["survey"])
-    if file_digest(workspace.model / WEIGHTS) != facts["model"]["weights_sha256"]:
-        raise WorkspaceError(
-            f"{workspace.model / WEIGHTS} is not the model of {release.resolve()}: run `cmass run`"
-        )
-    software = facts["software"]
+    if params.profile == "smoke":
+        raise WorkspaceError(f"{release.resolve()} is of profile smoke, whose masses are no masses")
+    # What publish read is what the rest of the bundle is made of, but for oddity's, which infer read.
+    for name in ("infer", "publish"):
+        if (changed := what_changed(name, workspace, params)) is not None:
+            raise WorkspaceError(
+                f"products are not those of {release.resolve()} ({name}: {changed}): run `cmass run`"
+            )
+    software, survey = facts["software"], workspace.survey
     figures = {
         "mocks": read_json(workspace.evaluation / "metrics.json")["all"],
-        facts["release"]["survey"]: read_json(workspace.masses / "metrics.json").get(
-            facts["release"]["survey"], {}
-        ),
+        survey: read_json(workspace.masses / "metrics.json")[survey],
     }
     make_bundle(
         workspace, params, folder, figures=figures,

@@ -241,6 +241,19 @@ def test_an_error_in_a_shard_arrives_as_it_is(cluster, tmp_path):
         work(cluster.params(), tmp_path / "out", divide, n=2)
 
 
+def test_shards_have_blas_in_one_thread(cluster, tmp_path):
+    cluster.ready(1)
+    work(cluster.params(), tmp_path / "out", say_threads, n=2)
+    assert {file.read_text() for file in (tmp_path / "out").iterdir()} == {"{1}"}
+
+
+def say_threads(folder: Path, shard: Shard) -> None:
+    from threadpoolctl import threadpool_info
+
+    found = {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+    (folder / shard.outputs[0]).write_text(str(found))
+
+
 def divide(folder: Path, shard: Shard) -> None:
     raise ZeroDivisionError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 
 import numpy as np
@@ -10,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cmass.errors import WorkspaceError
+from cmass.errors import ParameterError, WorkspaceError
 from cmass.networks import cnn3d, streaming, training
 from cmass.networks.training import State, fit, learning_rate_at
-from cmass.params import TrainParams
+from cmass.params import TrainParams, load_params
 from cmass.tables import file_digest, read_table
 
 TRAIN = TrainParams(epochs=3, batch_size=16, learning_rate=1e-3, patience=3)
@@ -59,8 +60,9 @@ def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
     workspace, params = tiny_workspace
     sets = [streaming.Files(workspace.voxels / name) for name in ("train", "validation")]
     how = params.model_copy(update={"train": TRAIN.model_copy(update={"epochs": 1, "tries": 3})})
-    best, tries = training.fit_tries(*sets, tmp_path, how, 7, "a")
-    seeds = [int(t["seed"]) for t in tries]
+    tries = training.fit_tries(*sets, tmp_path, how, 7, "a")
+    best = tries.best
+    seeds = [int(t["seed"]) for t in tries.summary]
     assert seeds[0] == 7
     assert not set(seeds[1:]) & set(range(100))  # a rival of another seed is another network
     alone = [fit(*sets, tmp_path / f"{seed}.npz", how, seed, "a") for seed in seeds]
@@ -68,7 +70,7 @@ def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
     assert len(set(losses)) == 3
     chosen = int(np.argmin(losses))
     assert best.seed == seeds[chosen]
-    assert [t["best_val_loss"] for t in tries] == losses
+    assert [t["best_val_loss"] for t in tries.summary] == losses
     for a, b in zip(best.weights, alone[chosen][0], strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -76,8 +78,41 @@ def test_the_best_of_some_tries_stays_and_none_is_trained_twice(
         raise AssertionError("an epoch was trained again")
 
     monkeypatch.setattr(training, "mean_squared_error", again)
-    same, _ = training.fit_tries(*sets, tmp_path, how, 7, "a")
-    assert same.seed == best.seed
+    assert training.fit_tries(*sets, tmp_path, how, 7, "a").best.seed == best.seed
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"), [([0.3, 0.1, 0.2], 1), ([0.1, 0.3, 0.2], 0), ([0.3, None, 0.2], 2)]
+)
+def test_the_smallest_validation_loss_decides_and_what_diverged_is_left_out(
+    tmp_path, monkeypatch, losses, chosen
+):
+    asked = iter(losses)
+
+    def fit_once(train, validation, checkpoint, params, seed, identity):
+        state = State()
+        state.add_epoch(1.0, math.nan if (loss := next(asked)) is None else loss, 1e-3)
+        state.add_times(10.0, 5.0)
+        return [], state
+
+    monkeypatch.setattr(training, "fit", fit_once)
+    params = load_params(profile="smoke")
+    how = params.model_copy(update={"train": TRAIN.model_copy(update={"tries": 3})})
+    tries = training.fit_tries(None, None, tmp_path, how, 7, "a")
+    assert [t["best_val_loss"] for t in tries.summary] == losses
+    assert tries.best.seed == tries.summary[chosen]["seed"]
+    assert tries.seconds == 5.0 * sum(loss is not None for loss in losses)
+
+
+def test_when_all_diverge_nothing_is_left(tmp_path, monkeypatch):
+    def fit_once(*_):
+        State().add_epoch(1.0, math.inf, 1e-3)
+
+    monkeypatch.setattr(training, "fit", fit_once)
+    params = load_params(profile="smoke")
+    how = params.model_copy(update={"train": TRAIN.model_copy(update={"tries": 2})})
+    with pytest.raises(ParameterError, match="diverged"):
+        training.fit_tries(None, None, tmp_path, how, 7, "a")
 
 
 def test_voxels_of_an_earlier_version_are_named(tmp_path):

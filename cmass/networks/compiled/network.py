@@ -11,15 +11,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from cmass.half import half_floats
+from cmass.machines.threads import products_in_one_thread
 from cmass.networks.compiled import layers
 from cmass.networks.compiled.layers import Fixed, Floats, Gradients, Outputs, Scratch, Weights
 from cmass.networks.compiled.vector import BLOCK, GATHER_LANES, LANES
@@ -142,7 +141,7 @@ class CompiledCNN3D:
         rows : ndarray of int, shape (k,), optional
             Of grids; by default all.
         symmetries : ndarray of int, shape (k,), optional
-            Of each: see `streaming.augment`.
+            Of each: see `streaming.turn`.
         """
         count, w, fixed = len(truth), self._weights, self._fixed
         bits, truth = _bits(grids), np.ascontiguousarray(truth, np.float32)
@@ -168,9 +167,8 @@ class CompiledCNN3D:
             kernel.transpose(1, 2, 3, 4, 0), bias_2, third.reshape(1, 1, 1, *third.shape), bias_3,
         ]  # fmt: skip
         # After a product BLAS's threads wait, spinning, for the next one: a third of a step, and on
-        # the cores that the next step wants. Of two networks that learn at once in one process, the
-        # one that comes second may get more threads, and other last digits.
-        with _thread_pools().limit(limits=1, user_api="blas"):
+        # the cores that the next step wants. More threads would have other last digits, too.
+        with products_in_one_thread():
             for values, back in (
                 (out.features, out.d_hidden_1),
                 (out.hidden_1, out.d_hidden_2),
@@ -248,12 +246,6 @@ def weight_shapes(n: int) -> list[tuple[int, ...]]:
         shapes += [(inputs, units), (units,)]
         inputs = units
     return shapes
-
-
-@lru_cache(maxsize=1)
-def _thread_pools() -> ThreadpoolController:
-    """The libraries with threads of their own; looking for them takes as long as a cluster."""
-    return ThreadpoolController()
 
 
 def _zeros(*shape: int) -> Floats:
