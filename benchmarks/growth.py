@@ -33,6 +33,8 @@ from benchmarks.bench_inference import write_survey
 from cmass.params import load_params
 
 SIZES = (500, 1500, 6000, 40_000)
+#: Clusters of the runs that only compile.
+_FEW = 300
 #: Steps that see every mock cluster, in order; `estimate` gets as many real ones.
 STEPS = (
     "mock", "population", "split", "voxelize", "train", "posterior", "oddity", "evaluate", "rivals",
@@ -160,42 +162,48 @@ def write_params(file: Path, clusters: int) -> None:
 def run(sizes: Sequence[int], work: Path) -> list[Cost]:
     """Costs of all steps at all sizes; those that `work` holds are not measured again.
 
-    Costs of another machine or commit are, with all that their steps had made.
+    Costs of another machine or commit are, with all that their steps had made. Before the first of
+    them every step runs once on few clusters: compiled loops are compiled then, and kept.
     """
-    costs: list[Cost] = []
     about = f"{paired.machine(load=False)}; {paired.state()}"
+    _measure_all(_FEW, work / "compile", about)
+    costs: list[Cost] = []
     for clusters in sizes:
-        folder = work / str(clusters)
-        kept = folder / "costs.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        known = [Cost(**c) for c in json.loads(kept.read_text())] if kept.exists() else []
-        if any(c.about != about for c in known):
-            known = []
-            shutil.rmtree(folder)
-            folder.mkdir()
-        params = folder / "params.yaml"
-        write_params(params, clusters)
-        for step in STEPS:
-            if any(c.step == step for c in known):
-                continue
-            cmass = [sys.executable, "-m", "cmass.cli", step]
-            if step == "estimate":
-                tables = [str(folder / f"{name}.parquet") for name in ("clusters", "galaxies")]
-                write_survey(folder, clusters, min(_PLACES, clusters))
-                command = [*cmass, *tables, "--out", str(folder / "masses.parquet"), "--force"]
-            else:
-                data = str(folder / "data")
-                command = [*cmass, "--params", str(params), "--data", data, "--force"]
-            cost = replace(measure(step, clusters, command, folder), about=about)
-            print(
-                f"{clusters:6d} {step:10s} {cost.wall_s:8.1f} s {cost.peak_mb:6.0f} MB",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
-            known.append(cost)
-            kept.write_text(json.dumps([asdict(c) for c in known]), encoding="utf-8")
-        shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes, and measured
-        costs += known
+        costs += _measure_all(clusters, work / str(clusters), about)
     return costs
+
+
+def _measure_all(clusters: int, folder: Path, about: str) -> list[Cost]:
+    """Costs of all steps at one size; `folder` keeps them."""
+    kept = folder / "costs.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    known = [Cost(**c) for c in json.loads(kept.read_text())] if kept.exists() else []
+    if any(c.about != about for c in known):
+        known = []
+        shutil.rmtree(folder)
+        folder.mkdir()
+    params = folder / "params.yaml"
+    write_params(params, clusters)
+    for step in STEPS:
+        if any(c.step == step for c in known):
+            continue
+        cmass = [sys.executable, "-m", "cmass.cli", step]
+        if step == "estimate":
+            tables = [str(folder / f"{name}.parquet") for name in ("clusters", "galaxies")]
+            write_survey(folder, clusters, min(_PLACES, clusters))
+            command = [*cmass, *tables, "--out", str(folder / "masses.parquet"), "--force"]
+        else:
+            data = str(folder / "data")
+            command = [*cmass, "--params", str(params), "--data", data, "--force"]
+        cost = replace(measure(step, clusters, command, folder), about=about)
+        print(
+            f"{clusters:6d} {step:10s} {cost.wall_s:8.1f} s {cost.peak_mb:6.0f} MB",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        known.append(cost)
+        kept.write_text(json.dumps([asdict(c) for c in known]), encoding="utf-8")
+    shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes, and measured
+    return known
 
 
 @dataclass(frozen=True)
