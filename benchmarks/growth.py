@@ -182,20 +182,13 @@ def _measure_all(clusters: int, folder: Path, about: str) -> list[Cost]:
         known = []
         shutil.rmtree(folder)
         folder.mkdir()
-    params = folder / "params.yaml"
-    write_params(params, clusters)
+    write_params(folder / "params.yaml", clusters)
     for step in STEPS:
         if any(c.step == step for c in known):
             continue
-        cmass = [sys.executable, "-m", "cmass.cli", step]
         if step == "estimate":
-            tables = [str(folder / f"{name}.parquet") for name in ("clusters", "galaxies")]
             write_survey(folder, clusters, min(_PLACES, clusters))
-            command = [*cmass, *tables, "--out", str(folder / "masses.parquet"), "--force"]
-        else:
-            data = str(folder / "data")
-            command = [*cmass, "--params", str(params), "--data", data, "--force"]
-        cost = replace(measure(step, clusters, command, folder), about=about)
+        cost = replace(measure(step, clusters, command(step, folder), folder), about=about)
         print(
             f"{clusters:6d} {step:10s} {cost.wall_s:8.1f} s {cost.peak_mb:6.0f} MB",
             file=sys.stderr, flush=True,
@@ -204,6 +197,16 @@ def _measure_all(clusters: int, folder: Path, about: str) -> list[Cost]:
         kept.write_text(json.dumps([asdict(c) for c in known]), encoding="utf-8")
     shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes, and measured
     return known
+
+
+def command(step: str, folder: Path) -> list[str]:
+    """The command that runs a step on what `folder` holds."""
+    cmass = [sys.executable, "-m", "cmass.cli", step]
+    if step == "estimate":
+        tables = [str(folder / f"{name}.parquet") for name in ("clusters", "galaxies")]
+        return [*cmass, *tables, "--out", str(folder / "masses.parquet")]
+    where = ["--params", str(folder / "params.yaml"), "--data", str(folder / "data")]
+    return [*cmass, *where, "--force"]
 
 
 @dataclass(frozen=True)

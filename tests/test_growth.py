@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
+from benchmarks.bench_inference import write_survey
 from benchmarks.growth import Cost, line, measure, misses, report
 from cmass.params import load_params
 from cmass.pipeline import STEPS as ALL_STEPS
@@ -102,6 +103,16 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch):
     # Once to compile, once to measure.
     assert asked == [*growth.STEPS[:3], *growth.STEPS[2:], *growth.STEPS]
     assert [c.step for c in costs] == list(growth.STEPS)
+
+
+def test_the_commands_are_those_of_cmass(tmp_path: Path):
+    """A step that lacks its input says so; what is no command or option would be refused."""
+    growth.write_params(tmp_path / "params.yaml", 100)
+    with pytest.raises(RuntimeError, match=r"run\s+`cmass mock`"):
+        measure("split", 100, growth.command("split", tmp_path), tmp_path)
+    write_survey(tmp_path, 3, 3)
+    measure("estimate", 3, growth.command("estimate", tmp_path), tmp_path)
+    assert (tmp_path / "masses.parquet").exists()
 
 
 def test_costs_of_another_commit_are_measured_again(tmp_path: Path, monkeypatch):
