@@ -299,7 +299,7 @@ def draw(costs: Sequence[Cost], file: Path) -> None:
     from cmass.figures.style import PNG_DPI, STYLE
 
     with plt.rc_context(STYLE | {"figure.facecolor": "white", "axes.facecolor": "white"}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11.4, 4.2), layout="constrained")
         colours = plt.get_cmap("tab10")
         for i, step in enumerate(s for s in STEPS if any(c.step == s for c in costs)):
             own = sorted((c for c in costs if c.step == step), key=lambda c: c.clusters)
@@ -324,7 +324,7 @@ def draw(costs: Sequence[Cost], file: Path) -> None:
             xscale="log", xlabel="clusters", ylabel="peak memory of all processes, MB",
             title="memory", ylim=(0, 1.1 * LIMIT_TRAINING_MB),
         )  # fmt: skip
-        left.legend(fontsize=8)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
         figure.savefig(file, dpi=PNG_DPI, metadata={"Software": None})
         plt.close(figure)
 
