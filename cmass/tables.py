@@ -166,6 +166,20 @@ def write_table(path: Path, table: pa.Table, name: str, *, small: bool = False) 
         pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 17, **options)
 
 
+def table_files(path: Path) -> list[Path]:
+    """The Parquet file, or the shards in a folder, in name order.
+
+    Raises
+    ------
+    WorkspaceError
+        There is none.
+    """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise WorkspaceError(f"{path} does not exist: run the step that makes it first")
+    return files
+
+
 def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read table `name` from a Parquet file or a folder of shards (in name order).
 
@@ -178,11 +192,8 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
     """
     schema = TABLES[name]
     wanted = schema.names if columns is None else columns
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
-        raise WorkspaceError(f"{path} does not exist: run the step that makes it first")
     parts = []
-    for file in files:
+    for file in table_files(path):
         try:
             parquet = pq.ParquetFile(file, memory_map=True)
             lacking = [n for n in wanted if n not in parquet.schema_arrow.names]

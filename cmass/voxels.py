@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from cmass.errors import InputError, VoxelError
+from cmass.errors import VoxelError
 from cmass.half import grids_as_bytes, half_floats
 from cmass.params import Params, VoxelParams, WindowParams
 from cmass.shards import Shard, digest_of, run_shards, source_digest
 from cmass.split import SETS
-from cmass.tables import atomic_path, file_digest, read_table
+from cmass.tables import atomic_path, file_digest, points_by_cluster, read_table, table_files
 from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 SECTIONS = ("window", "voxels")
 #: Sets that need none on disk where training makes its own grids (``train.grids``).
 _MADE_IN_TRAINING = ("train", "validation")
+
+_GALAXIES = ["cluster_id", "x_proj", "y_proj", "v_los"]
 
 #: Kernels end at this Mahalanobis distance, where they are 1.6e-7 of their peak, or farther out.
 CUT_SIGMA = 5.6
@@ -417,13 +419,27 @@ def voxel_schema(n: int) -> pa.Schema:
     )
 
 
-def make_shard(folder: Path, shard: Shard) -> None:
-    """Voxelise the clusters of one shard and write them as they are made."""
-    ids, masses, points, offsets, params = shard.arguments
+def write_grids(
+    file: Path, ids: Sequence[str], masses: Sequence[float], points: NDArray[np.float64],
+    offsets: NDArray[np.int64], params: Params,
+) -> None:  # fmt: skip
+    """Voxelise clusters and write them as they are made.
+
+    Parameters
+    ----------
+    file : Path
+    ids, masses : sequence, length k
+        Identifiers and true log10 M200c (h⁻¹ M☉).
+    points : ndarray, shape (n_points, 3)
+        x, y (Mpc/h) and v (km/s), one cluster after the other.
+    offsets : ndarray of int, shape (k + 1,)
+    params : Params
+        Sections window and voxels.
+    """
     n, scale = params.voxels.n, params.voxels.scale
     schema = voxel_schema(n)
     grids = density_grids(points, offsets, params.voxels, params.window)
-    with atomic_path(folder / shard.outputs[0]) as temporary:
+    with atomic_path(file) as temporary:
         # Densities never repeat: a dictionary or statistics would only cost time.
         options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
         with pq.ParquetWriter(temporary, schema, **options) as writer:
@@ -436,6 +452,14 @@ def make_shard(folder: Path, shard: Shard) -> None:
                     grids_as_bytes(made),
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def make_shard(folder: Path, shard: Shard) -> None:
+    """Voxelise the clusters of one shard, whose galaxies lie in some files of the mock."""
+    ids, masses, files, params = shard.arguments
+    galaxies = pa.concat_tables([read_table(f, "mock_galaxies", _GALAXIES) for f in files])
+    points, offsets = points_by_cluster(galaxies, ids)
+    write_grids(folder / shard.outputs[0], ids, masses, points, offsets, params)
 
 
 def run(workspace: Workspace, params: Params) -> None:
@@ -460,24 +484,11 @@ def run(workspace: Workspace, params: Params) -> None:
 
 
 def _plan(workspace: Workspace, params: Params, set_of: dict[str, str]) -> Iterator[Shard]:
-    """Shards of all sets: the clusters of each with their galaxies."""
+    """Shards of all sets: the clusters of each, and the files that their galaxies are in."""
     clusters = read_table(
         workspace.mock / "clusters", "mock_clusters", ["cluster_id", "log10_m200c_true"]
     )
-    galaxies = read_table(
-        workspace.mock / "galaxies", "mock_galaxies", ["cluster_id", "x_proj", "y_proj", "v_los"]
-    )
-    points = np.column_stack([galaxies[name].to_numpy() for name in ("x_proj", "y_proj", "v_los")])
-    owner = galaxies["cluster_id"].combine_chunks().dictionary_encode()
-    names = owner.dictionary.to_pylist()
-    codes = owner.indices.to_numpy()
-    # Galaxies of one cluster are consecutive, and clusters come in the order of the shards.
-    if (np.diff(codes) < 0).any():
-        raise InputError(
-            "galaxies of one cluster are not together", file=workspace.mock / "galaxies"
-        )
-    starts = np.searchsorted(codes, np.arange(len(names) + 1))
-    rows = {name: (starts[i], starts[i + 1]) for i, name in enumerate(names)}
+    homes = _homes(workspace.mock / "galaxies")
     mass_of = dict(
         zip(
             clusters["cluster_id"].to_pylist(),
@@ -488,13 +499,22 @@ def _plan(workspace: Workspace, params: Params, set_of: dict[str, str]) -> Itera
     size = params.voxels.clusters_per_shard
     number = 0
     for which in SETS:
-        ids = [name for name in names if set_of.get(name) == which]
+        ids = [name for name in homes if set_of.get(name) == which]
         for start in range(0, len(ids), size):
             part = ids[start : start + size]
-            spans = [rows[name] for name in part]
-            cloud = np.concatenate([points[a:b] for a, b in spans])
-            offsets = np.cumsum([0] + [b - a for a, b in spans])
-            masses = [mass_of[name] for name in part]
+            files = sorted({file for name in part for file in homes[name]})
             output = f"{which}/shard-{start // size:05d}.parquet"
-            yield Shard(number, (output,), (part, masses, cloud, offsets, params))
+            arguments = (part, [mass_of[name] for name in part], files, params)
+            yield Shard(number, (output,), arguments)
             number += 1
+
+
+def _homes(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Files that hold the galaxies of each cluster; clusters in the order of the files."""
+    homes: dict[str, tuple[Path, ...]] = {}
+    for file in table_files(folder.resolve()):  # a worker elsewhere has another working folder
+        own = (file,)
+        names = read_table(file, "mock_galaxies", ["cluster_id"])["cluster_id"]
+        for name in names.unique().to_pylist():
+            homes[name] = homes[name] + own if name in homes else own
+    return homes

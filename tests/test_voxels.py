@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,9 +13,11 @@ from scipy.stats import gaussian_kde
 
 from cmass import mock, split, voxels
 from cmass.errors import VoxelError
-from cmass.half import grids_from_bytes
+from cmass.half import grids_from_bytes, half_floats
 from cmass.networks import streaming
-from cmass.tables import file_digest
+from cmass.networks.streaming import read_voxels
+from cmass.split import SETS
+from cmass.tables import file_digest, read_table, write_table
 from cmass.voxels import density_grid
 
 AXIS, V_AXIS = np.linspace(-4, 4, 50), np.linspace(-2200, 2200, 50)
@@ -133,6 +137,47 @@ def test_data_set_is_the_same_by_one_and_two_workers(tiny_workspace, tmp_path):
     sums = grids.astype(np.float64).sum(axis=(1, 2, 3))
     # float16 keeps three digits; sums over the grid average the rounding out.
     np.testing.assert_allclose(sums, params.voxels.scale, rtol=2e-3)
+
+
+def test_each_cluster_has_the_density_of_its_own_galaxies(tiny_workspace):
+    """Whatever files they lie in: against all galaxies in memory."""
+    workspace, params = tiny_workspace
+    galaxies = read_table(workspace.mock / "galaxies", "mock_galaxies").to_pandas()
+    truth = read_table(workspace.mock / "clusters", "mock_clusters").to_pandas()
+    truth = truth.set_index("cluster_id")["log10_m200c_true"]
+    seen = 0
+    for file in sorted(workspace.voxels.rglob("*.parquet")):
+        for ids, masses, grids in read_voxels(file):
+            own = galaxies[galaxies["cluster_id"] == ids[-1]]
+            grid = density_grid(own[["x_proj", "y_proj", "v_los"]], n=params.voxels.n)
+            np.testing.assert_array_equal(grids[-1], half_floats(grid * params.voxels.scale))
+            assert masses[-1] == truth[ids[-1]]
+            seen += 1
+    assert seen >= 4
+
+
+def test_galaxies_of_a_cluster_may_lie_in_several_files(tiny_workspace, tmp_path):
+    workspace, params = tiny_workspace
+    other = type(workspace)(tmp_path, workspace.profile, workspace.survey)
+    shutil.copytree(workspace.mock / "clusters", other.mock / "clusters")
+    shutil.copytree(workspace.split, other.split)
+    table = read_table(workspace.mock / "galaxies", "mock_galaxies")
+    for number in range(3):  # every third galaxy
+        rows = np.arange(number, len(table), 3)
+        file = other.mock / "galaxies" / f"shard-{number:05d}.parquet"
+        write_table(file, table.take(rows), "mock_galaxies")
+    voxels.run(other, params)
+    for which in SETS:
+        assert _grids(other, which) == pytest.approx(_grids(workspace, which), rel=2e-3, abs=1e-4)
+
+
+def _grids(workspace, which):
+    """The grids of a set, by cluster, laid one after the other."""
+    found = {}
+    for file in sorted((workspace.voxels / which).glob("*.parquet")):
+        for ids, _, grids in read_voxels(file):
+            found |= dict(zip(ids, grids.astype(float), strict=True))
+    return np.concatenate([found[name].ravel() for name in sorted(found)])
 
 
 def test_broken_run_goes_on_with_the_shards_it_has(tiny_workspace, tmp_path, monkeypatch):

@@ -100,8 +100,7 @@ class CNN3D(PointEstimator):
 
 def _voxelize(sets: Sets, folder: Path, estimator: CNN3D) -> Path:
     """Voxels of windows that no run has made any of; what is there is not made again."""
-    from cmass.shards import Shard
-    from cmass.voxels import make_shard
+    from cmass.voxels import write_grids
 
     for name, windows in (("train", sets.train), ("validation", sets.validation)):
         if (folder / name).exists():
@@ -112,8 +111,9 @@ def _voxelize(sets: Sets, folder: Path, estimator: CNN3D) -> Path:
         size = estimator.params.voxels.clusters_per_shard
         for number, start in enumerate(range(0, len(windows), size)):
             part = windows.take(np.arange(start, min(start + size, len(windows))))
-            arguments = (part.cluster_id, part.log10_m200c_true.tolist(), part.points, part.offsets,
-                         estimator.params)  # fmt: skip
-            make_shard(partial, Shard(number, (f"shard-{number:05d}.parquet",), arguments))
+            write_grids(
+                partial / f"shard-{number:05d}.parquet", part.cluster_id,
+                part.log10_m200c_true.tolist(), part.points, part.offsets, estimator.params,
+            )  # fmt: skip
         partial.rename(folder / name)
     return folder
