@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError
 from cmass.pipeline import STEPS, Step
+from cmass.streams import Undisturbed
 
 if TYPE_CHECKING:
     from cmass.params import Params
@@ -380,7 +381,10 @@ def sql(
     """Ask the released catalogue in SQL."""
     from cmass.publish import sql as door
 
-    answer = door.query(release or data / "release" / "latest", query)
+    folder = release or data / "release" / "latest"
+    answer = door.query(folder, query)
+    if door.is_smoke(folder):
+        typer.echo(f"{folder.resolve()} is of profile smoke: not for science", err=True)
     if format != "table":
         sys.stdout.write(door.render(answer, format))
         sys.stdout.flush()
@@ -732,6 +736,7 @@ def _top(
 
 def main() -> None:
     """Entry point of the ``cmass`` command."""
+    sys.stderr = cast("TextIO", Undisturbed(sys.stderr))
     try:
         app()
     except SystemExit as end:

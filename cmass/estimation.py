@@ -118,6 +118,7 @@ def estimate_files(
     bundle = model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
     masses = _estimate(renamed[0], renamed[1], bundle, files=(clusters, galaxies))
     formats.write(out, masses)
+    log.info("wrote %s", out)
     return masses
 
 

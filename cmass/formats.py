@@ -6,6 +6,7 @@ metadata, as the column dictionary writes them.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,16 +94,7 @@ def read(
 
             table = pq.read_table(path)
         elif kind == "csv":
-            from pyarrow import csv
-
-            how, parse, names = _csv_dialect(path)
-            # Names and texts as they stand in the file, with the blanks around them.
-            texts = [name for name in names if name.strip() in text]
-            convert = csv.ConvertOptions(
-                strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
-            )
-            table = csv.read_csv(path, how, parse, convert)
-            table = _without_blanks(table)
+            table = _read_csv(path, text)
         else:
             from astropy.table import Table
 
@@ -110,7 +102,7 @@ def read(
                 # Files of others often break small rules of VOTable and FITS units.
                 warnings.simplefilter("ignore")
                 table = from_astropy(Table.read(path, format=_ASTROPY[kind]))
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # every reader has errors of its own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -119,6 +111,46 @@ def read(
             remedy="Is it complete, and does its suffix say what it is?",
         ) from error  # fmt: skip
     return rename(table, columns or {}, path)
+
+
+def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
+    """A CSV file, without lines of ``#`` wherever they stand."""
+    from pyarrow import csv
+
+    how, parse, names = _csv_dialect(path)
+    refused: list[csv.InvalidRow] = []
+
+    def judge(row: csv.InvalidRow) -> str:
+        if row.text.lstrip().startswith("#"):
+            return "skip"
+        refused.append(row)
+        return "error"
+
+    parse.invalid_row_handler = judge
+    # Names and texts as they stand in the file, with the blanks around them.
+    texts = [name for name in names if name.strip(' "') in text]
+    convert = csv.ConvertOptions(
+        strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
+    )
+    try:
+        table = csv.read_csv(path, how, parse, convert)
+    except pa.ArrowInvalid as error:
+        if not refused:
+            raise
+        row = refused[0]
+        raise InputError(
+            f"line {_line_of(path, row.text)} has {row.actual_columns} fields, the header "
+            f"{row.expected_columns}", file=path, value=row.text[:80],
+            remedy="Complete the line, take it out, or begin it with # if it is a comment",
+        ) from error  # fmt: skip
+    return _without_blanks(table)
+
+
+def _line_of(path: Path, text: str) -> int:
+    """Number, from 1, of the first line of a file that reads so."""
+    with pa.input_stream(path, compression="detect") as stream:
+        lines = io.TextIOWrapper(stream, "utf-8", errors="replace")
+        return next((n for n, line in enumerate(lines, 1) if line.rstrip("\r\n") == text), 0)
 
 
 def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[str]]:
@@ -136,7 +168,8 @@ def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[st
     above = next((i for i, line in enumerate(lines) if _is_told(line)), len(lines))
     first = lines[above] if above < len(lines) else ""
     delimiter = max(_DELIMITERS, key=first.count)
-    fields = [field.strip('"') for field in first.split(delimiter)]
+    # As the reader names columns: quotes are none behind a blank.
+    fields = [f[1:-1] if f[:1] == f[-1:] == '"' else f for f in first.split(delimiter)]
     last = next((line for line in lines[:above][::-1] if line.strip()), "")
     names = [name.strip(' "') for name in last.lstrip("#").split(delimiter)]
     headed = len(names) == len(fields) and any(map(_is_number, fields))
@@ -157,7 +190,8 @@ def _without_blanks(table: pa.Table) -> pa.Table:
         pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
         for column in table.columns
     ]
-    return pa.table(dict(zip(map(str.strip, table.column_names), columns, strict=True)))
+    names = [name.strip(' "') for name in table.column_names]
+    return pa.Table.from_arrays(columns, names)
 
 
 def _is_number(field: str) -> bool:

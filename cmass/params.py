@@ -118,7 +118,7 @@ class HaloParams(_Section):
         0.0, "beyond the flat part the number of windows falls to zero in so many dex", ge=0
     )
     n_windows: int = _f(
-        13200, "mock windows to make, of which 4 % are in no set (paper: 43000)", ge=50
+        13200, "mock windows to make, of which 5 % are in no set (paper: 43000)", ge=50
     )
     sight_lines_max: int = _f(1, "most sight lines per halo (paper: 25)", ge=1)
     log10_m200c_many_sight_lines: float = _f(

@@ -116,11 +116,14 @@ _ROWS = [("0001", 150.25, -2.5), ("0002", 151.0, 3.0)]
         ("ra, dec, cluster_id", ", "),
         ("cluster_id ,ra ,dec", " ,"),
         ("# J2000\n\ncluster_id;ra;dec", ";"),
+        ('"cluster_id","ra","dec"', ","),
+        ('"cluster_id", "ra", "dec"', ", "),
+        ('"ra", "dec", "cluster_id"', ", "),
         ("\n# J2000\n\n# in degrees\ncluster_id\tra\tdec", "\t"),
     ],
 )
 def test_csv_as_people_write_it(tmp_path, head, delimiter):
-    last = head.endswith("cluster_id")
+    last = head.rstrip('"').endswith("cluster_id")
     rows = "\n".join(delimiter.join(map(str, (*r[1:], r[0]) if last else r)) for r in _ROWS)
     (tmp_path / "a.csv").write_text(f"{head}\n{rows}\n")
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"{head}\n{rows}\n".encode()))
@@ -129,6 +132,22 @@ def test_csv_as_people_write_it(tmp_path, head, delimiter):
         assert table.select(["cluster_id", "ra", "dec"]).to_pylist() == [
             dict(zip(("cluster_id", "ra", "dec"), r, strict=True)) for r in _ROWS
         ]
+
+
+def test_csv_comments_between_rows_are_comments(tmp_path):
+    (tmp_path / "a.csv").write_text("ra,dec\n1,2\n# the faint ones\n\n3,4\n")
+    assert formats.read(tmp_path / "a.csv").to_pydict() == {"ra": [1, 3], "dec": [2, 4]}
+
+
+@pytest.mark.parametrize("line", ["5", "5,6,7", "5,6  # by eye, and not well"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_csv_line_that_is_too_short_or_long_is_named(tmp_path, line, suffix):
+    path = tmp_path / f"a{suffix}"
+    content = f"# two\nra,dec\n1,2\n\n# more\n3,4\n{line}\n8,9\n".encode()
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    fields = len(line.split(","))
+    with pytest.raises(InputError, match=rf"line 7 has {fields} fields, the header 2 .*{line}"):
+        formats.read(path)
 
 
 def test_csv_without_names_says_what_it_took_for_names(tmp_path):
@@ -166,7 +185,7 @@ def test_damaged_empty_and_absent_files(tmp_path, suffix):
         path.write_bytes(b"a,b\n1,2\n3\n")
     else:
         path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not readable as"):
+    with pytest.raises(InputError, match="not readable as|line 3 has 1 fields"):
         formats.read(path)
     path.write_bytes(b"<html>404</html>")
     if suffix != ".csv":

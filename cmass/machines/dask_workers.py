@@ -244,7 +244,7 @@ def _connect(address: str) -> Client:
         from distributed import Client
     except ModuleNotFoundError as error:
         raise MachineError(
-            f"scheduler is {address}, but {error.name} is not installed here: pip install 'cmass[dask]'"
+            f"scheduler is {address}, but {error.name} is not installed here: pip install --constraint constraints.txt '.[dask]'"
         ) from error
     try:
         return Client(address, set_as_default=False, name="cmass")

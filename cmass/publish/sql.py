@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from cmass.errors import CmassError, WorkspaceError
+from cmass.tables import read_json
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,6 +35,12 @@ class SqlError(CmassError):
     """A statement that is not allowed, or that the database does not understand."""
 
     exit_code = 2
+
+
+def is_smoke(release: Path) -> bool:
+    """Whether a release is of profile smoke, whose masses are not for science."""
+    file = release / "provenance.json"
+    return file.is_file() and read_json(file)["release"]["profile"] == "smoke"
 
 
 def connect(database: Path) -> DuckDBPyConnection:

@@ -119,7 +119,7 @@ class Unit:
 
 
 def _missing(extra: str) -> str:
-    return f"needs {extra}, which is not installed: pip install 'cmass[rivals]', then --force"
+    return f"needs {extra}, which is not installed: pip install --constraint constraints.txt '.[rivals]', then --force"
 
 
 class NotFitted(Exception):
