@@ -335,7 +335,10 @@ def estimate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Estimate masses of your own clusters with the model that ships with cmass."""
+    """Estimate masses of your own clusters with the model that ships with cmass.
+
+    Messages count the rows of a table from 0.
+    """
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 
