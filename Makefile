@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format repro bench pretrained clean
+.PHONY: help setup run test test-slow fuzz lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -41,6 +41,9 @@ test: setup  ## the tests, without the slow ones
 
 test-slow: setup  ## the slow tests: whole pipelines, real servers
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+fuzz: setup  ## ten thousand damaged files for every reader; ARGS='--inputs 500': fewer
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

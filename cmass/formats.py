@@ -6,9 +6,12 @@ metadata, as the column dictionary writes them.
 
 from __future__ import annotations
 
+import gzip
 import io
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +34,9 @@ SUFFIXES = {
 
 #: What may stand between the fields of a CSV file, and bytes that are looked at to find out.
 _DELIMITERS, _CSV_START = (",", ";", "\t", "|"), 65536
+
+#: Most that a compressed file may hold, bytes: a million galaxies are some 50 MB of text.
+UNPACKED_MAX_BYTES = 1_000_000_000
 
 _ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
 
@@ -88,6 +94,8 @@ def read(
         raise InputError("there is no such file", file=path)
     if path.stat().st_size == 0:
         raise InputError("the file is empty", file=path)
+    if path.suffix.lower() == ".gz":
+        _check_unpacked_size(path)
     try:
         if kind == "parquet":
             import pyarrow.parquet as pq
@@ -111,6 +119,21 @@ def read(
             remedy="Is it complete, and does its suffix say what it is?",
         ) from error  # fmt: skip
     return rename(table, columns or {}, path)
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Raise where a small file would fill the memory when it is unpacked."""
+    size = 0
+    with gzip.open(path) as stream, suppress(EOFError, OSError, zlib.error):  # a reader's to say
+        while block := stream.read(1 << 20):
+            size += len(block)
+            if size > UNPACKED_MAX_BYTES:
+                break
+    if size > UNPACKED_MAX_BYTES:
+        raise InputError(
+            f"the file is larger than {UNPACKED_MAX_BYTES / 1e9:g} GB when it is unpacked", file=path,
+            remedy="If you trust it, unpack it yourself (gunzip)",
+        )  # fmt: skip
 
 
 def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:

@@ -273,7 +273,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorkspaceError(f"{path} does not exist: run the step that makes it first") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or brackets without end
         raise WorkspaceError(
             f"{path} is damaged ({error}); delete it and run the step again"
         ) from error

@@ -150,6 +150,30 @@ def test_csv_line_that_is_too_short_or_long_is_named(tmp_path, line, suffix):
         formats.read(path)
 
 
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path):
+    bomb = tmp_path / "a.csv.gz"
+    block = b"a,1,2,0.05\n" * 1_000_000
+    with gzip.open(bomb, "wb", 9) as stream:
+        stream.write(b"cluster_id,ra,dec,z\n")
+        for _ in range(100):
+            stream.write(block)
+    assert bomb.stat().st_size < 3e6
+    with pytest.raises(InputError, match="larger than 1 GB when it is unpacked"):
+        formats.read(bomb)
+
+
+def test_entities_of_a_votable_are_not_followed(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("of this machine")
+    names = "".join(f'<!ENTITY l{i} "{10 * (f"&l{i - 1};" if i else "lol")}">' for i in range(10))
+    body = "<VOTABLE version='1.3'><RESOURCE><DESCRIPTION>{}</DESCRIPTION></RESOURCE></VOTABLE>"
+    for dtd, entity in ((names, "&l9;"), (f'<!ENTITY x SYSTEM "file://{secret}">', "&x;")):
+        (tmp_path / "a.vot").write_text(f"<!DOCTYPE a [{dtd}]>{body.format(entity)}")
+        with pytest.raises(InputError) as raised:
+            formats.read(tmp_path / "a.vot")
+        assert "of this machine" not in str(raised.value)
+
+
 def test_csv_without_names_says_what_it_took_for_names(tmp_path):
     (tmp_path / "a.csv").write_text("# two numbers a row\n1.5,2.5\n3.5,4.5\n")
     with pytest.raises(InputError, match=r"The columns are 1\.5, 2\.5"):

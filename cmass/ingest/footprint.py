@@ -8,6 +8,7 @@ Swanson+2008). A cap is a unit vector n and a number cm: the points with
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -25,9 +26,12 @@ from cmass.tables import to_numpy
 
 Array = NDArray[np.float64]
 _REMEDY = "The file may be cut short or not a mangle polygon file; fetch it again"
-_POLYGON = re.compile(r"polygon\s+(\d+)\s*\(\s*(\d+)\s+caps\b([^)]*)\)", re.IGNORECASE)
-_NUMBER = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
+_POLYGON = re.compile(r"polygon\s+(\d{1,18})\s*\(\s*(\d{1,18})\s+caps\b([^)]*)\)", re.IGNORECASE)
+_NUMBER = r"(?<![\d.])([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _STR = re.compile(_NUMBER + r"\s+str\b", re.IGNORECASE)
+#: Most that a compressed file may hold, bytes: the whole Legacy survey's are 2 MB.
+_UNPACKED_MAX_BYTES = 200_000_000
+_INT32_MAX = np.iinfo(np.int32).max
 #: Side of the cells that points are gathered in, deg.
 _CELL_DEG = 0.5
 #: The golden angle, rad: successive points of a sunflower.
@@ -63,7 +67,13 @@ def _lines(path: Path) -> list[str]:
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+                data = stream.read(_UNPACKED_MAX_BYTES + 1)
+            if len(data) > _UNPACKED_MAX_BYTES:
+                raise InputError(
+                    f"more than {_UNPACKED_MAX_BYTES / 1e6:g} MB when it is unpacked", file=path,
+                    remedy=_REMEDY,
+                )  # fmt: skip
         return data.decode("ascii").splitlines()
     except FileNotFoundError:
         raise InputError("no such file", file=path) from None
@@ -101,11 +111,22 @@ def read_mangle(path: Path) -> MangleFile:
                     "a polygon without caps is the whole sphere, which is no footprint",
                     file=path, row=number, value=line[:80], remedy=_REMEDY,
                 )  # fmt: skip
-            polygon_ids += [int(match[1])] * n_caps
+            if n_caps > len(lines) - number:
+                raise InputError(
+                    f"a polygon of {n_caps} caps, and {len(lines) - number} lines are left",
+                    file=path, row=number, value=line[:80], remedy=_REMEDY,
+                )  # fmt: skip
+            polygon_id = int(match[1])
+            if polygon_id > _INT32_MAX:
+                raise InputError(
+                    "the number of a polygon is beyond 32 bits", file=path, row=number,
+                    value=line[:80], remedy=_REMEDY,
+                )  # fmt: skip
+            polygon_ids += [polygon_id] * n_caps
             n_polygons, due = n_polygons + 1, n_caps
             if stated := _STR.search(match[3]):
                 areas.append(float(stated[1]))
-        elif match := re.fullmatch(r"\s*(\d+)\s+polygons\s*", line):
+        elif match := re.fullmatch(r"\s*(\d{1,18})\s+polygons\s*", line):
             declared = int(match[1])
     if not rows or declared is None:
         raise InputError("no polygons in the file", file=path, remedy=_REMEDY)

@@ -89,7 +89,6 @@ def astropy_columns(path: Path, remedy: str) -> dict[str, Texts]:
     InputError
         The file is missing, empty or damaged.
     """
-    from astropy.io.votable.exceptions import E19  # no VOTABLE element
     from astropy.table import Table
 
     fits = path.suffix.lower() in (".fits", ".fit")
@@ -98,8 +97,11 @@ def astropy_columns(path: Path, remedy: str) -> dict[str, Texts]:
     try:
         kwargs: dict[str, Any] = {"hdu": 1} if fits else {"table_id": 0}
         table = Table.read(path, format="fits" if fits else "votable", **kwargs)
-    except (OSError, ValueError, TypeError, IndexError, KeyError, E19) as error:
-        raise InputError(f"not readable: {error}", file=path, remedy=remedy) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # every reader has errors of its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"not readable: {reason}", file=path, remedy=remedy) from error
     if not len(table):
         raise InputError("the table has no rows", file=path, remedy=remedy)
     columns: dict[str, Texts] = {}

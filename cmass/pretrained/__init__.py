@@ -198,13 +198,18 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
             "or reinstall the package for the one that ships"
         )
     description = read_json(folder / "model.json")
+    checksums = description.get("checksums") if isinstance(description, dict) else None
+    if not isinstance(checksums, dict):
+        raise InputError(
+            "not a description of a model: it has no checksums", file=folder / "model.json"
+        )
     # Models from before flags told of odd windows lack the files of these.
-    listed = [name for name in _ODDITY if name in description.get("checksums", {})]
+    listed = [name for name in _ODDITY if name in checksums]
     for name in (*_FILES, *listed):
         path = folder / name
         if not path.exists():
             raise WorkspaceError(f"{path} does not exist: the model is incomplete")
-        if file_digest(path) != description.get("checksums", {}).get(name):
+        if file_digest(path) != checksums.get(name):
             raise InputError(
                 "the file is not the one the model was made with", file=path,
                 remedy="Copy the model again, or reinstall the package",

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,9 @@ def test_a_file_cut_after_any_line_is_an_error(tmp_path, lines):
         window_text().replace("1.0000000000000000", "abc"),
         window_text().replace("1.0000000000000000", "1.5"),
         window_text().replace("1.0000000000000000", "nan"),
+        window_text().replace("( 4 caps", "( 2147483648 caps"),
+        window_text().replace("( 4 caps", "( " + "9" * 5000 + " caps"),
+        window_text().replace("polygon 1", "polygon 9999999999"),
     ],
 )
 def test_a_file_that_is_no_mangle_file_is_an_error(tmp_path, text):
@@ -116,6 +120,19 @@ def test_a_file_that_is_no_mangle_file_is_an_error(tmp_path, text):
     with pytest.raises(InputError) as raised:
         read_mangle(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path):
+    path = tmp_path / "w.ply.gz"
+    path.write_bytes(gzip.compress(window_text().encode() + b" " * 201_000_000, 9))
+    with pytest.raises(InputError, match="more than 200 MB when it is unpacked"):
+        read_mangle(path)
+
+
+def test_an_area_that_is_no_number_is_not_stated(tmp_path):
+    path = tmp_path / "odd.ply"
+    path.write_text(re.sub(r"(0\.\d+) str", r"0.4\1 str", window_text()))
+    assert read_mangle(path).area_deg2 is None
 
 
 def test_a_cut_gzip_file_is_an_error(tmp_path):
