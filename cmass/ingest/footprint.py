@@ -29,7 +29,7 @@ _REMEDY = "The file may be cut short or not a mangle polygon file; fetch it agai
 _POLYGON = re.compile(r"polygon\s+(\d{1,18})\s*\(\s*(\d{1,18})\s+caps\b([^)]*)\)", re.IGNORECASE)
 _NUMBER = r"(?<![\d.])([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _STR = re.compile(_NUMBER + r"\s+str\b", re.IGNORECASE)
-#: Most that a compressed file may hold, bytes: the whole Legacy survey's are 2 MB.
+#: Most that a compressed file may hold, bytes: the Legacy survey's polygons are 6.2 MB.
 _UNPACKED_MAX_BYTES = 200_000_000
 _INT32_MAX = np.iinfo(np.int32).max
 #: Side of the cells that points are gathered in, deg.
