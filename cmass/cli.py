@@ -171,6 +171,8 @@ def _run_step(name: str, workspace: Workspace, params: Params, force: bool) -> N
     run_step(name, workspace, params, force=force)
     if name == "realism":
         _show_scores(workspace, params)
+    if name == "judge":
+        _show_decision(workspace)
 
 
 def _show_scores(workspace: Workspace, params: Params) -> None:
@@ -184,6 +186,24 @@ def _show_scores(workspace: Workspace, params: Params) -> None:
     cells = [(s.title, s.deviation, s.agree, s.even, s.verdict) for s in scores]
     _print_rows(names, [dict(zip(names, row, strict=True)) for row in cells], len(cells))
     typer.echo(f"Every bin: {file}")
+
+
+def _show_decision(workspace: Workspace) -> None:
+    """Print the gates of the last judgement."""
+    from cmass.promotion.judge import reasons_of
+    from cmass.tables import read_json
+
+    decision = read_json(workspace.decision)
+    rows = [
+        {
+            "gate": one["name"],
+            "passed": "yes" if one["passed"] else "NO",
+            "asked and found": one["words"],
+        }
+        for one in decision["gates"]
+    ]
+    _print_rows(["gate", "passed", "asked and found"], rows, len(rows))
+    typer.echo(f"{decision['model']} {reasons_of(decision)}")
 
 
 def _step_command(one: Step) -> Callable[..., None]:
@@ -221,23 +241,20 @@ def _evaluate_command() -> Callable[..., None]:
         workspace, values = _resolve(profile, survey, mirror, params, data)
         _run_step("evaluate" if what == "mocks" else what, workspace, values, force)
         if what == "mocks":
-            _draw_figures(workspace, values, force)
+            _draw_figures(workspace, values)
 
     return command
 
 
-def _draw_figures(workspace: Workspace, params: Params, force: bool) -> None:
-    """Step figures where all that it reads is there; else those figures that can be made."""
-    from cmass.pipeline import run_step, step, workspace_lock
+def _draw_figures(workspace: Workspace, params: Params) -> None:
+    """Draw what there is of the latest training, which may be no champion yet."""
+    from cmass import figures
+    from cmass.pipeline import workspace_lock
 
-    if all(path.exists() for path in step("figures").inputs(workspace)):
-        run_step("figures", workspace, params, force=force)
-    else:
-        from cmass import figures
-
-        with workspace_lock(workspace):
-            figures.run(workspace, params)
-    typer.echo(f"Figures: {workspace.figures}")
+    trial = workspace.seen_as("trial")
+    with workspace_lock(workspace):
+        figures.run(trial, params)
+    typer.echo(f"Figures: {trial.figures}")
 
 
 _EXAMPLES = {
@@ -280,6 +297,49 @@ for _step in STEPS:
     )(_guarded(_evaluate_command() if _step.name == "evaluate" else _step_command(_step)))
 
 
+@app.command(epilog=("Example: [bold]cmass models --profile paper[/bold]\n\n" + EXIT_CODES))
+@_guarded
+def models(
+    profile: Profile = None, data: Data = DATA, params: ParamsFile = None, debug: Debug = False
+) -> None:
+    """List the trained models of a profile: versions, scores, verdicts, and the champion."""
+    from cmass.promotion.judge import summaries
+
+    workspace, _ = _resolve(profile, None, None, params, data)
+    rows = summaries(workspace)
+    if not rows:
+        typer.echo("no model is registered yet: `cmass run` trains one", err=True)
+        return
+    _print_rows(list(rows[0]), rows, len(rows))
+
+
+@app.command(
+    epilog=(
+        'Example: [bold]cmass promote 3 --profile paper --reason "version 4 misses Coma"[/bold], '
+        "then [bold]cmass run[/bold] publishes with it.\n\n" + EXIT_CODES
+    )
+)
+@_guarded
+def promote(
+    version: Annotated[
+        str, typer.Argument(help="Number of the version, as `cmass models` has it.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why, for the registry and the release.")],
+    profile: Profile = None,
+    data: Data = DATA,
+    params: ParamsFile = None,
+    debug: Debug = False,
+) -> None:
+    """Make a version the champion by hand: a rollback, or a model taken as it is."""
+    from cmass.promotion.champion import promote as crown
+    from cmass.registry import model_name
+
+    workspace, _ = _resolve(profile, None, None, params, data)
+    before = crown(workspace, version, reason)
+    was = "there was none" if before is None else f"it was version {before.number}"
+    typer.echo(f"{model_name(workspace.profile)} version {version} is the champion ({was})")
+
+
 def _show_summary(workspace: Workspace) -> None:
     """Print the headline numbers and where the release lies."""
     from rich.console import Console
@@ -288,7 +348,7 @@ def _show_summary(workspace: Workspace) -> None:
     from cmass.headline import headline_numbers
 
     table = Table("number", "value", "error", "paper", title="Headline numbers")
-    for number in headline_numbers(workspace):
+    for number in headline_numbers(workspace.seen_as("champion")):
         table.add_row(*number.cells())
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)

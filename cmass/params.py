@@ -726,6 +726,29 @@ class StudyParams(_Section):
     fibre_windows: int = _f(1000, "fibres: evaluation windows that are observed again", ge=10)
 
 
+class JudgeParams(_Section):
+    """Gates that a trained model passes to become the champion; null: not asked."""
+
+    scatter_max_dex: float | None = _f(
+        0.25, "largest scatter on the mocks, dex (paper: 0.16)", gt=0
+    )
+    bias_max_dex: float | None = _f(0.25, "largest mean residual of a bin of true mass, dex", gt=0)
+    coverage_error_max: float | None = _f(
+        0.05, "largest error of a credible interval's coverage on the mocks", gt=0, le=1
+    )
+    pull_mean_max: float | None = _f(
+        0.4, "largest difference of the survey's mean pull from what mocks predict", gt=0
+    )
+    pull_std_max: float | None = _f(0.3, "the same of the pull's standard deviation", gt=0)
+    realism_max: float | None = _f(
+        2.0, "largest rms deviation of the mocks from the survey, in allowed differences", gt=0
+    )
+    errors: float = _f(2.0, "standard errors that a gate gives way", ge=0)
+    realism_gain: float = _f(
+        0.1, "mocks nearer to the survey by this are a gain, where the CRPS is as good", gt=0
+    )
+
+
 class PublishParams(_Section):
     """The release."""
 
@@ -762,6 +785,7 @@ class Params(_Section):
     realism: RealismParams = RealismParams()
     calibrate: CalibrateParams = CalibrateParams()
     figures: FiguresParams = FiguresParams()
+    judge: JudgeParams = JudgeParams()
     publish: PublishParams = PublishParams()
     rivals: RivalsParams = RivalsParams()
     study: StudyParams = StudyParams()

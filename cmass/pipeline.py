@@ -36,7 +36,7 @@ from cmass.shards import (
 
 if TYPE_CHECKING:
     from cmass.params import Params
-    from cmass.workspace import Workspace
+    from cmass.workspace import View, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,13 @@ class Step:
         Parameters it reads for one survey only.
     sources : tuple of str
         Its code, relative to ``cmass/``: the step runs again when it changes.
+    optional : callable
+        Files and folders that it reads where they are there.
+    view : str
+        Whose models it finds in the workspace: those made last, or the champion's.
+    outside : str
+        ``module:function`` of what it depends on outside the data folder; called as
+        ``function(workspace, params)`` and compared as JSON.
     """
 
     name: str
@@ -76,6 +83,9 @@ class Step:
     per_survey: bool = False
     sections_by_survey: tuple[tuple[str, tuple[str, ...]], ...] = ()
     sources: tuple[str, ...] = ()
+    optional: Paths = lambda w: ()
+    view: View = "made"
+    outside: str = ""
 
     def sections_for(self, survey: str) -> tuple[str, ...]:
         """Parameters that it reads for `survey`."""
@@ -83,14 +93,40 @@ class Step:
 
     def run(self, workspace: Workspace, params: Params) -> None:
         """Import the step's module and run it."""
-        module, _, function = self.target.partition(":")
-        getattr(importlib.import_module(module), function)(workspace, params)
+        _function(self.target)(workspace.seen_as(self.view), params)
+
+    def look_outside(self, workspace: Workspace, params: Params) -> Any:
+        """What it depends on outside the data folder, None for most steps."""
+        return _function(self.outside)(workspace, params) if self.outside else None
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 _WEIGHTS = "cnn3d.weights.h5"
 #: Steps that train CNN_3D: with ``train.grids: device`` they read no voxels.
 _MAKE_GRIDS = ("train", "rivals")
 _MODEL_FILES = (_WEIGHTS, "history.parquet", "history.json", "model.json", "registry.json")
+
+_INFER_SECTIONS = (
+    "seed", "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma",
+    "evaluate.aperture_mpc_h", "galweight", "rivals", "infer",
+)  # fmt: skip
+_REALISM_SECTIONS = (
+    "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels", "galweight",
+    "realism", "infer.area_deg2",
+)  # fmt: skip
+_INFER_SOURCES = (
+    "infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", *PREDICTION_SOURCES, "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals", "cosmology.py", "sky.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/calibration.py",
+)  # fmt: skip
+_REALISM_SOURCES = (
+    "evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", *PREDICTION_SOURCES, "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py", "cosmology.py", "sky.py",
+)  # fmt: skip
+#: Parameters of infer for one survey only.
+_INFER_BY_SURVEY = (("embedded", ("ingest.embedded.log10_m200c_min",)),)
 
 #: Every step, in order (SPEC section 2).
 STEPS: tuple[Step, ...] = (
@@ -161,7 +197,7 @@ STEPS: tuple[Step, ...] = (
         sections=("seed", "window", "voxels", "train"),
         inputs=lambda w: (w.mock, w.split, w.voxels),
         outputs=lambda w: tuple(w.model / name for name in _MODEL_FILES),
-        sources=(*TRAINING_SOURCES, "networks/registry.py"),
+        sources=TRAINING_SOURCES,
     ),
     Step(
         "posterior",
@@ -213,34 +249,72 @@ STEPS: tuple[Step, ...] = (
         sources=("rivals", "estimators", "evaluate/calibration.py", "evaluate/metrics.py", "evaluate/scores.py", "posterior.py", *TRAINING_SOURCES, "networks/prediction.py", "voxels.py", "cosmology.py"),
     ),
     Step(
+        "trial",
+        "cmass.promotion.trial:run",
+        "Let the latest training weigh the survey, before anyone relies on it.",
+        sections=(
+            *_INFER_SECTIONS,
+            *(s for s in _REALISM_SECTIONS if s.partition(".")[0] not in _INFER_SECTIONS),
+        ),
+        sections_by_survey=_INFER_BY_SURVEY,
+        inputs=lambda w: (
+            w.raw, w.selected, w.population, w.model / _WEIGHTS, w.posterior, w.oddity,
+            w.evaluation / "population.parquet", w.rivals,
+        ),
+        outputs=lambda w: (w.trial / "masses", w.trial / "realism"),
+        sources=(
+            "promotion/trial.py", *_INFER_SOURCES,
+            *(s for s in _REALISM_SOURCES if s not in _INFER_SOURCES),
+        ),
+        per_survey=True,
+    ),
+    Step(
+        "judge",
+        "cmass.promotion.judge:run",
+        "Hold the latest training against the gates and the champion; move the registry's alias.",
+        sections=("cosmology", "window", "voxels", "posterior.plain_bandwidth", "judge"),
+        inputs=lambda w: (
+            w.trial / "masses", w.trial / "realism", w.mock / "clusters", w.population, w.split,
+            *(w.model / name for name in _MODEL_FILES), w.posterior, w.oddity, w.evaluation,
+            w.rivals,
+        ),
+        outputs=lambda w: (w.decision,),
+        sources=("promotion", "registry.py", "pretrained"),
+        per_survey=True,
+    ),
+    Step(
+        "champion",
+        "cmass.promotion.champion:run",
+        "Bring the model that the registry's alias names into the workspace.",
+        sections=("cosmology", "window", "voxels"),
+        inputs=lambda w: (),
+        optional=lambda w: (w.decision,),
+        outputs=lambda w: (w.champion,),
+        sources=("promotion", "registry.py"),
+        outside="cmass.promotion.champion:outside",
+    ),
+    Step(
         "infer",
         "cmass.infer:run",
         "Estimate the masses of the survey's clusters and compare them with GalWeight.",
-        sections=(
-            "seed", "cosmology", "window", "voxels", "posterior", "evaluate.clip_sigma",
-            "evaluate.aperture_mpc_h", "galweight", "rivals", "infer",
-        ),
-        sections_by_survey=(("embedded", ("ingest.embedded.log10_m200c_min",)),),
-        inputs=lambda w: (
-            w.raw, w.selected, w.model / _WEIGHTS, w.posterior, w.oddity,
-            w.evaluation / "population.parquet", w.rivals,
-        ),
+        sections=_INFER_SECTIONS,
+        sections_by_survey=_INFER_BY_SURVEY,
+        inputs=lambda w: (w.raw, w.selected, w.champion),
         outputs=lambda w: (w.masses,),
-        sources=("infer.py", "oddity", "evaluate/comparison.py", "evaluate/external", "evaluate/forward.py", "evaluate/volume.py", "evaluate/realism/windows.py", "ingest/footprint.py", "galweight_mass.py", "pretrained", "posterior.py", "recalibration.py", *PREDICTION_SOURCES, "voxels.py", "mass_function.py", "mass_definition.py", "estimators", "rivals", "cosmology.py", "sky.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/calibration.py"),
+        sources=_INFER_SOURCES,
         per_survey=True,
+        view="champion",
     ),
     Step(
         "realism",
         "cmass.evaluate.realism:run",
         "Compare the windows of the survey's clusters with those of the mocks.",
-        sections=(
-            "seed", "cosmology", "window", "mock.snapshot_redshift", "population", "voxels",
-            "galweight", "realism", "infer.area_deg2",
-        ),
-        inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.population, w.model / _WEIGHTS),
+        sections=_REALISM_SECTIONS,
+        inputs=lambda w: (w.raw / "footprint.parquet", w.selected, w.champion),
         outputs=lambda w: (w.realism,),
-        sources=("evaluate/realism", "evaluate/volume.py", "ingest/footprint.py", "galweight_mass.py", *PREDICTION_SOURCES, "estimators/richness.py", "voxels.py", "mass_function.py", "mock/population.py", "cosmology.py", "sky.py"),
+        sources=_REALISM_SOURCES,
         per_survey=True,
+        view="champion",
     ),
     Step(
         "figures",
@@ -250,13 +324,12 @@ STEPS: tuple[Step, ...] = (
             "seed", "window", "mock.haloes", "voxels", "posterior", "infer", "realism", "figures", "oddity",
         ),
         inputs=lambda w: (
-            w.mock, w.split, w.model / "history.parquet", w.posterior, w.oddity,
-            w.evaluation, w.rivals,
-            w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
+            w.champion, w.raw / "footprint.parquet", w.selected, w.masses, w.realism,
         ),
         outputs=lambda w: (w.figures,),
         sources=("figures", "publish/summary.py", "evaluate/__init__.py", "evaluate/metrics.py", "evaluate/volume.py", "ingest/footprint.py", "posterior.py", "recalibration.py", "voxels.py", "study", "estimators", "evaluate/calibration.py", "evaluate/forward.py", "evaluate/proof.py", "evaluate/realism", "rivals"),
         per_survey=True,
+        view="champion",
     ),
     Step(
         "publish",
@@ -265,15 +338,13 @@ STEPS: tuple[Step, ...] = (
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
             "population", "split", "voxels", "train", "posterior", "evaluate", "galweight", "infer",
-            "rivals", "oddity", "realism", "figures", "publish",
+            "rivals", "oddity", "realism", "figures", "judge", "publish",
         ),
-        inputs=lambda w: (
-            w.raw, w.selected, *(w.model / name for name in _MODEL_FILES), w.posterior,
-            w.evaluation, w.masses, w.realism, w.figures,
-        ),
+        inputs=lambda w: (w.raw, w.selected, w.champion, w.masses, w.realism, w.figures),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
         sources=("publish", "figures", "rivals/scores.py"),
         per_survey=True,
+        view="champion",
     ),
 )  # fmt: skip
 
@@ -441,7 +512,8 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     device = one.name in _MAKE_GRIDS and params.train.grids == "device"
     unread = (workspace.voxels,) if device else ()
     read = tuple(path for path in one.inputs(workspace) if path not in unread)
-    return read + tuple(Path(path) for path in given)
+    there = tuple(path for path in one.optional(workspace) if path.exists())
+    return read + there + tuple(Path(path) for path in given)
 
 
 def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:
@@ -468,6 +540,8 @@ def _what_changed(
     outputs = digests.of(one.outputs(workspace))
     if outputs != stamp.get("outputs"):
         return f"outputs missing or changed: {_difference(outputs, stamp.get('outputs'))}"
+    if (seen := one.look_outside(workspace, params)) != stamp.get("outside"):
+        return f"outside the data folder: {seen}, was {stamp.get('outside')}"
     return None
 
 
@@ -596,6 +670,8 @@ def _write_stamp(
         "inputs": inputs,
         "outputs": outputs,
     }
+    if one.outside:
+        stamp["outside"] = one.look_outside(workspace, params)
     write_json(_stamp_file(one, workspace), stamp)
 
 

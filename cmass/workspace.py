@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+#: Whose products a workspace shows: those of the latest training, of the model in force, or of the
+#: latest training with what it said of the survey before it was judged.
+View = Literal["made", "champion", "trial"]
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,32 @@ class Workspace:
         Products of a profile live in ``<root>/<profile>``.
     survey : str
         ``embedded`` or ``sdss``: products of a survey live in ``<root>/<profile>/<survey>``.
+    view : str
+        ``made``: models, and the mocks behind them, are those of the latest training.
+        ``champion``: they are those of the model that gives the masses, below ``champion/``.
+        ``trial``: as made, and masses, realism and figures lie below ``<survey>/trial/``.
     """
 
     root: Path
     profile: str
     survey: str
+    view: View = "made"
 
     def resolved(self) -> Workspace:
         """The same with an absolute path, for processes whose current folder is another."""
         return replace(self, root=self.root.resolve())
+
+    def seen_as(self, view: View) -> Workspace:
+        """The same folder, in another view."""
+        return replace(self, view=view)
+
+    @property
+    def _models(self) -> Path:
+        return self.champion if self.view == "champion" else self.home
+
+    @property
+    def _survey(self) -> Path:
+        return self.trial if self.view == "trial" else self.home / self.survey
 
     @property
     def home(self) -> Path:
@@ -57,17 +79,17 @@ class Workspace:
     @property
     def mock(self) -> Path:
         """mock: folders clusters/ and galaxies/ of shards."""
-        return self.home / "mock"
+        return self._models / "mock"
 
     @property
     def population(self) -> Path:
         """population: folders clusters/ and galaxies/ of shards."""
-        return self.home / "population"
+        return self._models / "population"
 
     @property
     def split(self) -> Path:
         """split: split.parquet."""
-        return self.home / "split"
+        return self._models / "split"
 
     @property
     def voxels(self) -> Path:
@@ -77,27 +99,27 @@ class Workspace:
     @property
     def model(self) -> Path:
         """train: cnn3d.weights.h5, history.parquet, model.json."""
-        return self.home / "model"
+        return self._models / "model"
 
     @property
     def posterior(self) -> Path:
         """posterior: predictions.parquet, pairs.parquet, posterior_grid.parquet, joint.parquet."""
-        return self.home / "posterior"
+        return self._models / "posterior"
 
     @property
     def oddity(self) -> Path:
         """oddity: what mocks look like (oddity.json, oddity.parquet), and rates.parquet."""
-        return self.home / "oddity"
+        return self._models / "oddity"
 
     @property
     def evaluation(self) -> Path:
         """evaluate: calibration.parquet and the data behind the figures."""
-        return self.home / "evaluation"
+        return self._models / "evaluation"
 
     @property
     def rivals(self) -> Path:
         """rivals: a folder each estimator and seed, predictions.parquet, scores.parquet, costs.parquet."""
-        return self.home / "rivals"
+        return self._models / "rivals"
 
     @property
     def study(self) -> Path:
@@ -107,17 +129,32 @@ class Workspace:
     @property
     def masses(self) -> Path:
         """infer: masses.parquet, comparison numbers."""
-        return self.home / self.survey / "masses"
+        return self._survey / "masses"
 
     @property
     def realism(self) -> Path:
         """realism: realism.parquet, mocks beside the survey, and metrics.json."""
-        return self.home / self.survey / "realism"
+        return self._survey / "realism"
 
     @property
     def figures(self) -> Path:
         """figures: PDF, PNG and the tables behind each figure, and figures.json."""
-        return self.home / self.survey / "figures"
+        return self._survey / "figures"
+
+    @property
+    def trial(self) -> Path:
+        """trial: masses/ and realism/ by the latest training; judge: decision.json."""
+        return self.home / self.survey / "trial"
+
+    @property
+    def decision(self) -> Path:
+        """judge: whether the latest training became the champion, gate by gate."""
+        return self.trial / "decision.json"
+
+    @property
+    def champion(self) -> Path:
+        """champion: the model in force with its mocks and evidence, as the registry's alias says."""
+        return self.home / "champion"
 
     @property
     def calibration(self) -> Path:

@@ -379,7 +379,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     register : bool
         False: the network is for a study, and MLflow does not hear of it.
     """
-    from cmass.networks import registry
+    from cmass import registry
 
     training, validation, data_digest = _data(workspace, params)
     chosen = params.model_dump(mode="json")
@@ -428,7 +428,7 @@ def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:
     if register:
         version = registry.register(workspace, params, cnn3d.keras_model(network), summary, state)
         write_json(workspace.model / "registry.json", version)
-        where = f"registered as {cnn3d.NAME} version {version['version']}"
+        where = f"{version['name']} version {version['version']}"
     # The checkpoint goes only now: when the registry fails, the next run need not train again.
     shutil.rmtree(work)
     log.info(

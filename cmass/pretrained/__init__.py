@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 #: Folder of the bundle that ships.
 SHIPPED = Path(__file__).parent
 WEIGHTS = "cnn3d.weights.h5"
+#: Parameters and range of a model, in the folder of a champion.
+SETTINGS_FILE = "settings.json"
 _FILES = (WEIGHTS, "pairs.parquet", "posterior_grid.parquet", "dispersion.json")
 _ODDITY = (SETTINGS, REFERENCE)
 
@@ -162,7 +164,11 @@ def _training_range(values: dict[str, float]) -> TrainingRange:
     )
 
 
-def _settings(workspace: Workspace, params: Params) -> dict[str, Any]:
+def settings_of(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """Parameters and range of the model of a workspace: as it was kept, or of this run."""
+    if workspace.view == "champion":
+        settings: dict[str, Any] = read_json(workspace.champion / SETTINGS_FILE)
+        return settings
     return {
         "plain_bandwidth": params.posterior.plain_bandwidth,
         "recalibration": read_json(workspace.posterior / "recalibration.json"),
@@ -176,7 +182,7 @@ def _settings(workspace: Workspace, params: Params) -> dict[str, Any]:
 def from_workspace(workspace: Workspace, params: Params) -> Bundle:
     """The model of a run, after the steps train and posterior."""
     return _assemble(
-        workspace.model / WEIGHTS, workspace.posterior, _settings(workspace, params),
+        workspace.model / WEIGHTS, workspace.posterior, settings_of(workspace, params),
         {"profile": params.profile}, workspace.oddity,
     )  # fmt: skip
 
@@ -241,7 +247,7 @@ def bundle_of_release(data: Path, folder: Path) -> None:
         raise WorkspaceError(f"{release} does not exist: finish a run first (`cmass run`)")
     facts = read_json(release / "provenance.json")
     params = Params.model_validate(facts["parameters"])
-    workspace = Workspace(data, params.profile, facts["release"]["survey"])
+    workspace = Workspace(data, params.profile, facts["release"]["survey"], "champion")
     if params.profile == "smoke":
         raise WorkspaceError(f"{release.resolve()} is of profile smoke, whose masses are no masses")
     # What publish read is what the rest of the bundle is made of, but for oddity's, which infer read.
@@ -292,7 +298,7 @@ def make_bundle(
         shutil.copyfile(home / name, folder / name)
     used = params.model_dump(mode="json")
     description = {
-        "settings": _settings(workspace, params),
+        "settings": settings_of(workspace, params),
         "checksums": {name: file_digest(folder / name) for name in homes},
         "provenance": {
             "commit": commit,

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from cmass.params import Params
+from cmass.promotion.champion import CARD
 from cmass.publish.summary import leaves
 from cmass.software import git_state, package_versions
 from cmass.tables import make_table, read_json
@@ -15,7 +16,7 @@ from cmass.workspace import Workspace
 
 #: Words in names of statements that differ between two clones that made the same thing: they
 #: stay in provenance.json and out of the Parquet file, which has to be the same in both.
-VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers", "scheduler"}
+VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers", "scheduler", "run"}
 
 
 def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
@@ -25,15 +26,16 @@ def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
     -------
     dict
         ``release`` (survey, profile), ``sources`` (raw/provenance.json), ``model``
-        (model/model.json), ``registry`` (model/registry.json, if the model is registered),
+        (model/model.json), ``registry`` (champion.json: version of the model and why it has the
+        alias; empty for a model that no registry knows),
         ``parameters``, ``software`` (versions by package, Python, git commit and state).
     """
-    registry = workspace.model / "registry.json"
+    card = workspace.champion / CARD
     return {
         "release": {"survey": workspace.survey, "profile": workspace.profile},
         "sources": read_json(workspace.raw / "provenance.json"),
         "model": read_json(workspace.model / "model.json"),
-        "registry": read_json(registry) if registry.exists() else {},
+        "registry": read_json(card) if card.exists() else {},
         "parameters": params.model_dump(mode="json"),
         "software": {**package_versions(), **git_state()},
     }
@@ -42,12 +44,11 @@ def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
 def as_table(facts: Mapping[str, Any]) -> pa.Table:
     """Table `provenance` of nested facts: one row a statement, the same in every clone.
 
-    Run numbers of the model registry and statements named in `VOLATILE` are left out.
+    Statements named in `VOLATILE` are left out.
     """
     rows = [
         (item, name, text)
         for item, value in facts.items()
-        if item != "registry"
         for name, text in leaves(value)
         if not _volatile(name)
     ]

@@ -1,0 +1,229 @@
+"""judge: hold the latest training against the gates, and give it the alias or not."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cmass.errors import WorkspaceError
+from cmass.params import JudgeParams, Params
+from cmass.promotion import bundle
+from cmass.promotion.gates import Gate, Verdict, absolute_gates, gates_against
+from cmass.promotion.scores import Scores, as_metrics, from_tags, scores_of
+from cmass.registry import Registry, Version
+from cmass.shards import digest_of
+from cmass.tables import read_json, write_json
+from cmass.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+#: Tags of a version: digest of its bundle and where its run has it, and of what it is made for.
+BUNDLE, PLACE, MADE_FOR = "bundle.sha256", "bundle.place", "made_for.sha256"
+VERDICT, REASONS = "judge.verdict", "judge.reasons"
+#: Tags with the reason for which somebody took a version's alias away, or gave it, by hand.
+TAKEN_BACK, BY_HAND = "taken_back", "promoted_by_hand"
+# What a tag may hold in every store of MLflow.
+_TAG_LENGTH = 4000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a challenger.
+
+    Attributes
+    ----------
+    verdict : str
+        ``promoted``, ``refused``, or ``confirmed``: it was the champion already.
+    gates : list of Gate
+    reasons : list of str
+        Why it was refused, what a champion misses, or what a promotion rests on.
+    """
+
+    verdict: Verdict
+    gates: list[Gate]
+    reasons: list[str]
+
+
+def decide(
+    scores: Scores, how: JudgeParams, champion: Scores | None, *,
+    is_champion: bool = False, fits: bool = True, taken_back: str | None = None,
+) -> Decision:  # fmt: skip
+    """Judge a challenger.
+
+    Parameters
+    ----------
+    scores : mapping
+        Of the challenger.
+    how : JudgeParams
+    champion : mapping or None
+        Scores of the champion; None where there is no champion. Empty where it was never judged.
+    is_champion : bool
+        The challenger is the champion itself.
+    fits : bool
+        The champion was made for the same window, voxels and cosmology. One that was not
+        cannot give masses under these parameters, and is no measure.
+    taken_back : str, optional
+        Why somebody took the alias from this very version by hand.
+    """
+    gates = absolute_gates(scores, how)
+    compared = champion is not None and fits and not is_champion
+    if compared and champion:
+        gates += gates_against(scores, champion, how)
+    failed = [gate.words for gate in gates if not gate.passed]
+    if is_champion:
+        return Decision("confirmed", gates, failed)
+    if taken_back is not None:
+        failed.insert(0, f"it was taken back by hand: {taken_back}")
+    if failed:
+        return Decision("refused", gates, failed)
+    if champion is None:
+        reasons = ["the first of its name: nothing to compare with"]
+    elif not fits:
+        reasons = ["the champion was made for another window, voxels or cosmology"]
+    elif not champion:
+        reasons = ["the champion was never judged: nothing to compare with"]
+    else:
+        reasons = [g.words for g in gates if g.name == "gain"]
+    return Decision("promoted", gates, reasons)
+
+
+def run(workspace: Workspace, params: Params) -> None:
+    """Judge the latest training; the registry learns of scores, bundle and verdict.
+
+    Writes ``trial/decision.json``.
+
+    Raises
+    ------
+    WorkspaceError
+        The registry does not answer, or does not know the version.
+    """
+    registry = Registry(workspace)
+    version = _registered(workspace, registry)
+    scores = scores_of(workspace.seen_as("trial"))
+    registry.log_metrics(version, as_metrics(scores))
+    made_for = made_for_digest(params)
+    tags = {name: repr(value) for name, value in as_metrics(scores).items()}
+    registry.tag(version.number, {**tags, MADE_FOR: made_for})
+    _keep(workspace, params, registry, version)
+    champion = registry.champion()
+    decision = decide(
+        scores,
+        params.judge,
+        None if champion is None else from_tags(champion.tags),
+        is_champion=champion is not None and champion.number == version.number,
+        fits=champion is None or champion.tags.get(MADE_FOR, made_for) == made_for,
+        taken_back=version.tags.get(TAKEN_BACK),
+    )
+    registry.tag(
+        version.number,
+        {
+            VERDICT: decision.verdict,
+            REASONS: "; ".join(decision.reasons)[:_TAG_LENGTH] or "every gate passed",
+            "judge.survey": workspace.survey,
+            "judge.against": "none" if champion is None else champion.number,
+        },
+    )
+    if decision.verdict == "promoted":
+        registry.crown(version.number)
+    write_json(workspace.decision, _as_json(decision, registry, version, champion))
+    _tell(decision, registry, version, champion)
+
+
+def made_for_digest(params: Params) -> str:
+    """Digest of what a model must share with a run to give its masses."""
+    sections = (params.window, params.voxels, params.cosmology)
+    return digest_of(*(section.model_dump(mode="json") for section in sections))
+
+
+def _registered(workspace: Workspace, registry: Registry) -> Version:
+    """The version that the latest training became."""
+    entry = read_json(workspace.model / "registry.json")
+    version = registry.version(str(entry["version"]))
+    weights = read_json(workspace.model / "model.json")["weights_sha256"]
+    if version.tags.get("weights.sha256") != weights:
+        raise WorkspaceError(
+            f"version {version.number} of {registry.name} at {registry.uri} does not have the "
+            f"weights of {workspace.model}: another store? `cmass train --force` registers them there"
+        )
+    return version
+
+
+def _keep(workspace: Workspace, params: Params, registry: Registry, version: Version) -> None:
+    """Copy the bundle of the latest training to the registry, unless it has it."""
+    staging = workspace.home / "bundle.partial"
+    try:
+        digest = bundle.stage(workspace, params, staging)
+        if version.tags.get(BUNDLE) == digest:
+            return
+        place = f"bundle-{digest[:12]}"
+        registry.upload(version, staging, place)
+        registry.tag(version.number, {BUNDLE: digest, PLACE: place})
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _as_json(
+    decision: Decision, registry: Registry, version: Version, champion: Version | None
+) -> dict[str, Any]:
+    gates = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in one.items()}
+        for one in map(asdict, decision.gates)
+    ]
+    return {
+        "model": registry.name,
+        "version": version.number,
+        "verdict": decision.verdict,
+        "reasons": decision.reasons,
+        "champion_before": None if champion is None else champion.number,
+        "gates": gates,
+    }
+
+
+def _tell(
+    decision: Decision, registry: Registry, version: Version, champion: Version | None
+) -> None:
+    name = f"{registry.name} version {version.number}"
+    reasons = "; ".join(decision.reasons)
+    if decision.verdict == "promoted":
+        log.info("judge: %s is the champion now: %s", name, reasons)
+    elif decision.verdict == "confirmed" and decision.reasons:
+        log.warning("judge: %s stays the champion although: %s", name, reasons)
+    elif decision.verdict == "confirmed":
+        log.info("judge: %s is the champion, and passes every gate", name)
+    else:
+        stays = "there is no champion" if champion is None else f"version {champion.number} stays"
+        log.warning("judge: %s is refused, %s: %s", name, stays, reasons)
+
+
+def summaries(workspace: Workspace) -> list[dict[str, str]]:
+    """One row a version of the workspace's model, oldest first, for people to read."""
+    rows = []
+    for version in Registry(workspace).versions():
+        tags = version.tags
+        scores = from_tags(tags)
+        numbers = {
+            name: f"{scores[name].value:.3f}" if name in scores else ""
+            for name in ("scatter_dex", "crps_dex", "coverage_error_max", "realism")
+        }
+        rows.append(
+            {
+                "version": version.number,
+                "champion": "yes" if version.aliases else "",
+                "verdict": tags.get(VERDICT, "not judged"),
+                **numbers,
+                "commit": tags.get("code.commit", "")[:10],
+                "words": tags.get(TAKEN_BACK) or tags.get(BY_HAND) or tags.get(REASONS, ""),
+            }
+        )
+    return rows
+
+
+def reasons_of(decision: Mapping[str, Any]) -> str:
+    """Verdict and reasons of a decision.json in one line."""
+    return f"version {decision['version']} was {decision['verdict']}: " + "; ".join(
+        decision["reasons"]
+    )
