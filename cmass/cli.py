@@ -190,7 +190,7 @@ def _show_scores(workspace: Workspace, params: Params) -> None:
 
 def _show_decision(workspace: Workspace) -> None:
     """Print the gates of the last judgement."""
-    from cmass.promotion.judge import reasons_of
+    from cmass.promotion.tags import reasons_of
     from cmass.tables import read_json
 
     decision = read_json(workspace.decision)

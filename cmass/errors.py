@@ -55,6 +55,10 @@ class InputError(CmassError):
         super().__init__(text + (f". {remedy}" if remedy else ""))
 
 
+class TooFewMocksError(InputError):
+    """A relation or network that so few mocks cannot set."""
+
+
 class ParameterError(CmassError):
     """A params.yaml or option that is not understood or out of range."""
 

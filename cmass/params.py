@@ -744,6 +744,9 @@ class JudgeParams(_Section):
         2.0, "largest rms deviation of the mocks from the survey, in allowed differences", gt=0
     )
     errors: float = _f(2.0, "standard errors that a gate gives way", ge=0)
+    gain_errors: float = _f(
+        1.0, "standard errors by which the CRPS must be smaller than the champion's", ge=0
+    )
     realism_gain: float = _f(
         0.1, "mocks nearer to the survey by this are a gain, where the CRPS is as good", gt=0
     )

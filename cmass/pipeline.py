@@ -272,14 +272,17 @@ STEPS: tuple[Step, ...] = (
         "judge",
         "cmass.promotion.judge:run",
         "Hold the latest training against the gates and the champion; move the registry's alias.",
-        sections=("cosmology", "window", "voxels", "posterior.plain_bandwidth", "judge"),
+        sections=(
+            "seed", "cosmology", "window", "voxels", "mock.haloes", "posterior.plain_bandwidth",
+            "judge",
+        ),
         inputs=lambda w: (
             w.trial / "masses", w.trial / "realism", w.mock / "clusters", w.population, w.split,
             *(w.model / name for name in _MODEL_FILES), w.posterior, w.oddity, w.evaluation,
             w.rivals,
         ),
         outputs=lambda w: (w.decision,),
-        sources=("promotion", "registry.py", "pretrained"),
+        sources=("promotion", "registry.py", "pretrained", "evaluate/population.py", "evaluate/scores.py"),
         per_survey=True,
     ),
     Step(

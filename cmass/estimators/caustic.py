@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from cmass import cosmology
 from cmass.cosmology import GRAVITY_MPC_KM2_S2_MSUN
-from cmass.errors import InputError
+from cmass.errors import TooFewMocksError
 from cmass.estimators import PointEstimator
 from cmass.estimators.dispersion import clipped_sigma_km_s
 from cmass.estimators.windows import Sets, Windows
@@ -338,7 +338,7 @@ class Caustic(PointEstimator):
         true = np.concatenate([w.log10_m200c_true for w in parts])
         known = np.isfinite(raw)
         if known.sum() < 10:
-            raise InputError(f"a caustic relation needs 10 masses, {known.sum()} are there")
+            raise TooFewMocksError(f"a caustic relation needs 10 masses, {known.sum()} are there")
         slope, intercept = np.polyfit(raw[known] - 14, true[known], 1)
         self._relation = float(intercept), float(slope)
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from cmass.cosmology import Cosmology
-from cmass.errors import InputError
+from cmass.errors import InputError, TooFewMocksError
 from cmass.estimators import PointEstimator
 from cmass.estimators.windows import Sets, Windows
 from cmass.params import Params
@@ -182,13 +182,13 @@ def fit(
 
     Raises
     ------
-    InputError
+    TooFewMocksError
         Fewer than 10 clusters have a dispersion.
     """
     sigma, m = np.asarray(sigma_km_s, float), np.asarray(log10_m200c, float)
     good = np.isfinite(sigma) & (sigma > 0)
     if good.sum() < 10:
-        raise InputError(f"a sigma-M relation needs 10 dispersions, {good.sum()} are there")
+        raise TooFewMocksError(f"a sigma-M relation needs 10 dispersions, {good.sum()} are there")
     log_e = np.log10(Cosmology(omega_m).e(z)) * np.ones_like(m)
     x, y = np.log10(sigma[good] / _PIVOT_KM_S), (m + log_e)[good]
     slope, intercept = np.polyfit(x, y, 1)

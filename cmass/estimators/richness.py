@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cmass.errors import InputError
+from cmass.errors import TooFewMocksError
 from cmass.estimators import PointEstimator
 from cmass.estimators.windows import Sets, Windows
 from cmass.tables import read_json, write_json
@@ -98,7 +98,7 @@ class Richness(PointEstimator):
         design = np.concatenate([self._design(w) for w in parts])
         true = np.concatenate([w.log10_m200c_true for w in parts])
         if len(true) < 10 * len(_TERMS):
-            raise InputError(
+            raise TooFewMocksError(
                 f"a richness-mass relation needs {10 * len(_TERMS)} mocks, {len(true)} are there"
             )
         self._coefficients = np.linalg.lstsq(design, true, rcond=None)[0]

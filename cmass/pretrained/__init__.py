@@ -38,6 +38,10 @@ SHIPPED = Path(__file__).parent
 WEIGHTS = "cnn3d.weights.h5"
 #: Parameters and range of a model, in the folder of a champion.
 SETTINGS_FILE = "settings.json"
+#: Parameters that shaped a model and its evidence; those of the run that shows it may be others.
+_MADE_WITH = (
+    "seed", "mock", "population", "split", "train", "posterior", "oddity", "evaluate", "rivals",
+)  # fmt: skip
 _FILES = (WEIGHTS, "pairs.parquet", "posterior_grid.parquet", "dispersion.json")
 _ODDITY = (SETTINGS, REFERENCE)
 
@@ -169,13 +173,13 @@ def settings_of(workspace: Workspace, params: Params) -> dict[str, Any]:
     if workspace.view == "champion":
         settings: dict[str, Any] = read_json(workspace.champion / SETTINGS_FILE)
         return settings
+    used = params.model_dump(mode="json")
     return {
         "plain_bandwidth": params.posterior.plain_bandwidth,
         "recalibration": read_json(workspace.posterior / "recalibration.json"),
         "range": read_json(workspace.posterior / "range.json"),
-        "window": params.window.model_dump(mode="json"),
-        "voxels": params.voxels.model_dump(mode="json"),
-        "cosmology": params.cosmology.model_dump(mode="json"),
+        **{name: used[name] for name in ("window", "voxels", "cosmology")},
+        "made_with": {name: used[name] for name in _MADE_WITH},
     }
 
 
@@ -296,9 +300,10 @@ def make_bundle(
                 f"{home / name} does not exist: run train, posterior and oddity first"
             )
         shutil.copyfile(home / name, folder / name)
-    used = params.model_dump(mode="json")
+    settings = settings_of(workspace, params)
+    made_with = settings.pop("made_with")
     description = {
-        "settings": settings_of(workspace, params),
+        "settings": settings,
         "checksums": {name: file_digest(folder / name) for name in homes},
         "provenance": {
             "commit": commit,
@@ -307,7 +312,7 @@ def make_bundle(
             "training": read_json(workspace.model / "model.json"),
             "figures": figures or {},
             "params": {
-                name: used[name]
+                name: made_with[name] if name in made_with else settings[name]
                 for name in ("seed", "cosmology", "window", "mock", "split", "voxels", "train",
                              "posterior", "oddity")
             },

@@ -10,7 +10,7 @@ from typing import Any
 from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.promotion import bundle
-from cmass.promotion.judge import BUNDLE, BY_HAND, PLACE, REASONS, TAKEN_BACK, VERDICT, reasons_of
+from cmass.promotion.tags import BUNDLE, BY_HAND, PLACE, REASONS, TAKEN_BACK, VERDICT, reasons_of
 from cmass.registry import Registry, Version
 from cmass.tables import read_json, write_json
 from cmass.workspace import Workspace
@@ -41,6 +41,19 @@ def run(workspace: Workspace, params: Params) -> None:
     version = registry.champion()
     if version is None:
         raise WorkspaceError(_nobody(workspace, registry))
+    bring(workspace, params, registry, version)
+    _check_parameters(workspace, params, registry, version)
+    log.info("champion: %s version %s", registry.name, version.number)
+
+
+def bring(workspace: Workspace, params: Params, registry: Registry, version: Version) -> None:
+    """Put the bundle of a version in ``champion/``, unless it lies there.
+
+    Raises
+    ------
+    WorkspaceError
+        There is no bundle, or it is damaged; what lay there before stays.
+    """
     wanted = version.tags.get(BUNDLE)
     if wanted is None:
         raise WorkspaceError(
@@ -48,15 +61,18 @@ def run(workspace: Workspace, params: Params) -> None:
             "registry has its weights and nothing else. Give the alias to another one with "
             "`cmass promote VERSION`"
         )
+    card, there = _card(registry, version), workspace.champion / CARD
+    if there.exists() and bundle.digest(workspace.champion) == wanted:
+        if read_json(there) != card:
+            write_json(there, card)
+        return
     staging = workspace.home / "champion.partial"
     try:
         _stage(workspace, params, registry, version, wanted, staging)
-        _check_parameters(staging, params, registry, version, workspace)
-        write_json(staging / CARD, _card(registry, version))
+        write_json(staging / CARD, card)
         _put_in_place(staging, workspace.champion)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    log.info("champion: %s version %s", registry.name, version.number)
 
 
 def _stage(
@@ -90,10 +106,10 @@ def _is_complete(workspace: Workspace) -> bool:
 
 
 def _check_parameters(
-    folder: Path, params: Params, registry: Registry, version: Version, workspace: Workspace
+    workspace: Workspace, params: Params, registry: Registry, version: Version
 ) -> None:
     """Raise where the champion was made for what this run does not ask for."""
-    made_for = read_json(folder / bundle.SETTINGS)
+    made_for = read_json(workspace.champion / bundle.SETTINGS)
     for section in ("window", "voxels", "cosmology"):
         asked = getattr(params, section).model_dump(mode="json")
         for name, value in asked.items():
@@ -113,7 +129,7 @@ def _card(registry: Registry, version: Version) -> dict[str, Any]:
         "run_id": version.run_id,
         "bundle_sha256": tags[BUNDLE],
         "weights_sha256": tags.get("weights.sha256"),
-        "code_commit": tags.get("code.commit"),
+        "code_commit": tags.get("code.commit", "unknown"),
         "verdict": tags.get(VERDICT, "by hand"),
         "reasons": tags.get(BY_HAND) or tags.get(REASONS, ""),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cmass.params import JudgeParams
+from cmass.promotion.exam import Exam, Pair
 from cmass.promotion.scores import MEASURES, Measure, Scores
 
 Verdict = Literal["promoted", "refused", "confirmed"]
@@ -72,46 +73,54 @@ def _at_most(name: str, measure: Measure, limit: float, errors: float) -> Gate:
     return Gate(name, passed, measure.value, measure.error, limit, words)
 
 
-def gates_against(scores: Scores, champion: Scores, how: JudgeParams) -> list[Gate]:
-    """Gates that compare with the champion: no loss of scatter, and a gain.
+def gates_against(
+    exam: Exam, realism: Measure | None, realism_before: Measure | None, how: JudgeParams
+) -> list[Gate]:
+    """Gates that compare with the champion on the same windows: no loss of scatter, and a gain.
 
-    The gain is a smaller CRPS, or mocks that look more like the sky (`realism_gain`) while the
-    CRPS is as good within the errors.
+    A gain is a CRPS that is smaller by more than `gain_errors` of the difference's errors, or mocks
+    that look more like the sky (`realism_gain`) while the CRPS is as good.
+
+    Parameters
+    ----------
+    exam : Exam
+    realism, realism_before : Measure or None
+        Of the challenger's mocks and of the champion's.
+    how : JudgeParams
     """
-    gates = []
-    mine, theirs = scores.get("scatter_dex"), champion.get("scatter_dex")
-    if mine is not None and theirs is not None:
-        error = (mine.error**2 + theirs.error**2) ** 0.5
-        passed = mine.value <= theirs.value + how.errors * error
-        words = (
-            f"{MEASURES['scatter_dex']}: {_number(mine)} against the champion's {_number(theirs)}, "
-            f"{'no' if passed else 'a'} loss beyond {how.errors:g} errors"
-        )
-        gates.append(
-            Gate("scatter_against_champion", passed, mine.value, error, theirs.value, words)
-        )
-    gain = _gain(scores, champion, how)
-    if gain is not None:
-        gates.append(gain)
-    return gates
+    pair = exam.scatter_dex
+    passed = pair.difference <= how.errors * pair.error
+    words = (
+        f"scatter {_words(pair, exam)}, {'no' if passed else 'a'} loss beyond {how.errors:g} errors"
+    )
+    loss = Gate(
+        "scatter_against_champion", passed, pair.challenger, pair.error, pair.champion, words
+    )
+    return [loss, _gain(exam, realism, realism_before, how)]
 
 
-def _gain(scores: Scores, champion: Scores, how: JudgeParams) -> Gate | None:
-    mine, theirs = scores.get("crps_dex"), champion.get("crps_dex")
-    if mine is None or theirs is None:
-        return None
-    error = (mine.error**2 + theirs.error**2) ** 0.5
-    words = f"{MEASURES['crps_dex']}: {_number(mine)} against the champion's {_number(theirs)}"
-    if mine.value < theirs.value:
-        return Gate("gain", True, mine.value, error, theirs.value, f"{words}, a gain")
-    before, now = champion.get("realism"), scores.get("realism")
-    as_good = mine.value <= theirs.value + how.errors * error
-    if before and now and as_good and now.value <= before.value - how.realism_gain:
-        words += (
-            f", as good; mocks nearer to the sky ({before.value:.2f} before, {now.value:.2f} now)"
-        )
-        return Gate("gain", True, mine.value, error, theirs.value, words)
-    return Gate("gain", False, mine.value, error, theirs.value, f"{words}, no gain")
+def _gain(exam: Exam, realism: Measure | None, before: Measure | None, how: JudgeParams) -> Gate:
+    pair = exam.crps_dex
+    words = f"CRPS of the posteriors {_words(pair, exam)}"
+    passed = pair.difference < -how.gain_errors * pair.error
+    if passed:
+        words += ", a gain"
+    elif (
+        realism and before and pair.difference <= how.errors * pair.error
+        and realism.value <= before.value - how.realism_gain
+    ):  # fmt: skip
+        passed = True
+        words += f", as good; mocks nearer to the sky ({before.value:.2f} before, {realism.value:.2f} now)"
+    else:
+        words += ", no gain"
+    return Gate("gain", passed, pair.challenger, pair.error, pair.champion, words)
+
+
+def _words(pair: Pair, exam: Exam) -> str:
+    return (
+        f"on the same {exam.n} windows: {pair.challenger:.4f} against the champion's "
+        f"{pair.champion:.4f} dex, {pair.difference:+.4f} ± {pair.error:.4f}"
+    )
 
 
 def _number(measure: Measure) -> str:

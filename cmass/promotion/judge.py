@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cmass.errors import WorkspaceError
 from cmass.params import JudgeParams, Params
 from cmass.promotion import bundle
+from cmass.promotion.champion import bring
+from cmass.promotion.exam import Exam, examine
 from cmass.promotion.gates import Gate, Verdict, absolute_gates, gates_against
 from cmass.promotion.scores import Scores, as_metrics, from_tags, scores_of
+from cmass.promotion.tags import (
+    AGAINST,
+    BUNDLE,
+    BY_HAND,
+    MADE_FOR,
+    PLACE,
+    REASONS,
+    SURVEY,
+    TAKEN_BACK,
+    VERDICT,
+)
 from cmass.registry import Registry, Version
 from cmass.shards import digest_of
 from cmass.tables import read_json, write_json
@@ -21,11 +33,6 @@ from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-#: Tags of a version: digest of its bundle and where its run has it, and of what it is made for.
-BUNDLE, PLACE, MADE_FOR = "bundle.sha256", "bundle.place", "made_for.sha256"
-VERDICT, REASONS = "judge.verdict", "judge.reasons"
-#: Tags with the reason for which somebody took a version's alias away, or gave it, by hand.
-TAKEN_BACK, BY_HAND = "taken_back", "promoted_by_hand"
 # What a tag may hold in every store of MLflow.
 _TAG_LENGTH = 4000
 
@@ -48,10 +55,34 @@ class Decision:
     reasons: list[str]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a challenger finds: no champion, one that it can be compared with, or not.
+
+    Attributes
+    ----------
+    exists : bool
+        There is a champion.
+    is_challenger : bool
+        The challenger is the champion itself.
+    scores : mapping
+        Of the champion, from the registry.
+    exam : Exam or None
+        Both on the same windows; None where they cannot be compared, which `words` tells.
+    words : str
+        Why there is no exam.
+    """
+
+    exists: bool
+    is_challenger: bool = False
+    scores: Scores = field(default_factory=dict)
+    exam: Exam | None = None
+    words: str = ""
+
+
 def decide(
-    scores: Scores, how: JudgeParams, champion: Scores | None, *,
-    is_champion: bool = False, fits: bool = True, taken_back: str | None = None,
-) -> Decision:  # fmt: skip
+    scores: Scores, how: JudgeParams, standing: Standing, taken_back: str | None = None
+) -> Decision:
     """Judge a challenger.
 
     Parameters
@@ -59,33 +90,25 @@ def decide(
     scores : mapping
         Of the challenger.
     how : JudgeParams
-    champion : mapping or None
-        Scores of the champion; None where there is no champion. Empty where it was never judged.
-    is_champion : bool
-        The challenger is the champion itself.
-    fits : bool
-        The champion was made for the same window, voxels and cosmology. One that was not
-        cannot give masses under these parameters, and is no measure.
+    standing : Standing
     taken_back : str, optional
         Why somebody took the alias from this very version by hand.
     """
     gates = absolute_gates(scores, how)
-    compared = champion is not None and fits and not is_champion
-    if compared and champion:
-        gates += gates_against(scores, champion, how)
+    if standing.exam is not None and not standing.is_challenger:
+        nearness = (scores.get("realism"), standing.scores.get("realism"))
+        gates += gates_against(standing.exam, *nearness, how)
     failed = [gate.words for gate in gates if not gate.passed]
-    if is_champion:
+    if standing.is_challenger:
         return Decision("confirmed", gates, failed)
     if taken_back is not None:
         failed.insert(0, f"it was taken back by hand: {taken_back}")
     if failed:
         return Decision("refused", gates, failed)
-    if champion is None:
+    if not standing.exists:
         reasons = ["the first of its name: nothing to compare with"]
-    elif not fits:
-        reasons = ["the champion was made for another window, voxels or cosmology"]
-    elif not champion:
-        reasons = ["the champion was never judged: nothing to compare with"]
+    elif standing.exam is None:
+        reasons = [standing.words]
     else:
         reasons = [g.words for g in gates if g.name == "gain"]
     return Decision("promoted", gates, reasons)
@@ -105,32 +128,42 @@ def run(workspace: Workspace, params: Params) -> None:
     version = _registered(workspace, registry)
     scores = scores_of(workspace.seen_as("trial"))
     registry.log_metrics(version, as_metrics(scores))
-    made_for = made_for_digest(params)
     tags = {name: repr(value) for name, value in as_metrics(scores).items()}
-    registry.tag(version.number, {**tags, MADE_FOR: made_for})
+    registry.tag(version.number, {**tags, MADE_FOR: made_for_digest(params)})
     _keep(workspace, params, registry, version)
     champion = registry.champion()
-    decision = decide(
-        scores,
-        params.judge,
-        None if champion is None else from_tags(champion.tags),
-        is_champion=champion is not None and champion.number == version.number,
-        fits=champion is None or champion.tags.get(MADE_FOR, made_for) == made_for,
-        taken_back=version.tags.get(TAKEN_BACK),
-    )
+    standing = _standing(workspace, params, registry, version, champion)
+    decision = decide(scores, params.judge, standing, version.tags.get(TAKEN_BACK))
     registry.tag(
         version.number,
         {
             VERDICT: decision.verdict,
             REASONS: "; ".join(decision.reasons)[:_TAG_LENGTH] or "every gate passed",
-            "judge.survey": workspace.survey,
-            "judge.against": "none" if champion is None else champion.number,
+            SURVEY: workspace.survey,
+            AGAINST: "none" if champion is None else champion.number,
         },
     )
     if decision.verdict == "promoted":
         registry.crown(version.number)
     write_json(workspace.decision, _as_json(decision, registry, version, champion))
     _tell(decision, registry, version, champion)
+
+
+def _standing(
+    workspace: Workspace, params: Params, registry: Registry, version: Version,
+    champion: Version | None,
+) -> Standing:  # fmt: skip
+    if champion is None:
+        return Standing(exists=False)
+    if champion.number == version.number:
+        return Standing(exists=True, is_challenger=True)
+    if BUNDLE not in champion.tags:
+        return Standing(True, words="the champion was never judged: nothing to compare with")
+    if champion.tags.get(MADE_FOR) != made_for_digest(params):
+        return Standing(True, words="the champion was made for another window, voxels or cosmology")
+    bring(workspace, params, registry, champion)
+    exam = examine(workspace, params)
+    return Standing(True, scores=from_tags(champion.tags), exam=exam)
 
 
 def made_for_digest(params: Params) -> str:
@@ -220,10 +253,3 @@ def summaries(workspace: Workspace) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def reasons_of(decision: Mapping[str, Any]) -> str:
-    """Verdict and reasons of a decision.json in one line."""
-    return f"version {decision['version']} was {decision['verdict']}: " + "; ".join(
-        decision["reasons"]
-    )

@@ -261,7 +261,8 @@ def model_card(
     rows = summary.numbers(tables["calibration"])
     evaluated = [r for r in rows if r.bin in ("all", "cnn3d", "sigma_m")]
     return environment.get_template("model_card.md.jinja2").render(
-        release=facts["release"], software=facts["software"], parameters=facts["parameters"],
+        release=facts["release"], software=facts["software"], registry=facts["registry"],
+        parameters={**facts["parameters"], **facts["model_parameters"]},
         model=[leaf for leaf in summary.leaves(facts["model"]) if leaf[0] != "profile"],
         sources=[leaf for leaf in summary.leaves(facts["sources"])
                  if leaf[0].rsplit(".", 1)[-1] in ("citation", "producer", "licence")],

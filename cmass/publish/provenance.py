@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from cmass.params import Params
+from cmass.pretrained import SETTINGS_FILE
 from cmass.promotion.champion import CARD
 from cmass.publish.summary import leaves
 from cmass.software import git_state, package_versions
@@ -27,18 +28,30 @@ def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
     dict
         ``release`` (survey, profile), ``sources`` (raw/provenance.json), ``model``
         (model/model.json), ``registry`` (champion.json: version of the model and why it has the
-        alias; empty for a model that no registry knows),
-        ``parameters``, ``software`` (versions by package, Python, git commit and state).
+        alias; empty for a model that no registry knows), ``parameters`` (of the run),
+        ``model_parameters`` (sections that the model was made with, where they differ), ``software``
+        (versions by package, Python, git commit and state).
     """
     card = workspace.champion / CARD
+    parameters = params.model_dump(mode="json")
     return {
         "release": {"survey": workspace.survey, "profile": workspace.profile},
         "sources": read_json(workspace.raw / "provenance.json"),
         "model": read_json(workspace.model / "model.json"),
         "registry": read_json(card) if card.exists() else {},
-        "parameters": params.model_dump(mode="json"),
+        "parameters": parameters,
+        "model_parameters": _other_parameters(workspace, parameters),
         "software": {**package_versions(), **git_state()},
     }
+
+
+def _other_parameters(workspace: Workspace, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections that the model was made with and that read otherwise in `parameters`."""
+    settings = workspace.champion / SETTINGS_FILE
+    if not settings.exists():
+        return {}
+    made_with = read_json(settings)["made_with"]
+    return {name: value for name, value in made_with.items() if value != parameters[name]}
 
 
 def as_table(facts: Mapping[str, Any]) -> pa.Table:

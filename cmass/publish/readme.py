@@ -22,7 +22,7 @@ def readme(tables: dict[str, pa.Table], facts: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
     return environment.get_template("readme.md.jinja2").render(
-        title=facts["parameters"]["publish"]["title"], release=facts["release"], macros=MACROS,
+        title=facts["parameters"]["publish"]["title"], release=facts["release"], registry=facts["registry"], macros=MACROS,
         tables={name: _describe(name, table) for name, table in tables.items()},
         flags=summary.flag_counts(tables["masses"]),
     )  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cmass.errors import WorkspaceError
+from cmass.errors import TooFewMocksError, WorkspaceError
 from cmass.estimators import Estimator, estimator, estimators
 from cmass.estimators.windows import Sets, Windows, mock_windows
 from cmass.evaluate import scores
@@ -217,7 +217,7 @@ def make_unit(unit: Unit, material: Material) -> None:
     Raises
     ------
     NotFitted
-        A package that it needs beside cmass's own is missing or broken.
+        A package that it needs beside cmass's own is missing or broken, or the mocks are too few.
     """
     if lacking := unit.lacks():
         raise NotFitted(lacking)
@@ -233,6 +233,8 @@ def make_unit(unit: Unit, material: Material) -> None:
                 if not unit.kind.extra:
                     raise
                 raise NotFitted(f"{unit.kind.extra} is installed, but broken: {error}") from error
+            except TooFewMocksError as error:
+                raise NotFitted(str(error)) from error
             # After a break this session is not all; then the epochs are the larger part.
             seconds = max(time.monotonic() - start, one.seconds_in_epochs)
             model.mkdir(exist_ok=True)

@@ -120,7 +120,8 @@ def write_report(
         expectations=expectation_rows(read_json(expectations)) if expectations.exists() else [],
         sources=summary.leaves(facts["sources"]),
         model=summary.leaves({**facts["model"], "registry": facts["registry"]}),
-        parameters=summary.leaves(facts["parameters"]),
+        parameters=summary.leaves({**facts["parameters"], **facts["model_parameters"]}),
+        registry=facts["registry"],
         palette=PALETTE,
         dark=DARK,
     )
