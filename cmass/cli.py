@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 import typer
 
 from cmass import __version__, interrupts
-from cmass.errors import CmassError, InputError, ParameterError
+from cmass.errors import CmassError, InputError, ParameterError, WorkspaceError
 from cmass.pipeline import STEPS, Step
 from cmass.streams import Undisturbed
 
@@ -354,6 +354,77 @@ def _show_summary(workspace: Workspace) -> None:
     console.print(table)
     release = (workspace.releases / "latest").resolve()
     console.print(f"Release: {release}\nReport:  {release / 'report.html'}", soft_wrap=True)
+
+
+# ------------------------------------------------------------------------------------ versions
+
+
+@app.command(epilog="Example: [bold]cmass releases[/bold]\n\n" + EXIT_CODES)
+@_guarded
+def releases(data: Data = DATA, debug: Debug = False) -> None:
+    """List released versions: their model, and whether they are archived."""
+    from cmass.versions.archive import listed
+
+    rows = listed(data)
+    if not rows:
+        typer.echo("there is no release yet: `cmass run` makes one", err=True)
+        return
+    _print_rows(list(rows[0]), rows, len(rows))
+
+
+@app.command(
+    epilog=(
+        "Example: [bold]CMASS_REMOTE=s3://bucket/cmass cmass archive[/bold] (any address that `dvc "
+        "remote add` takes; a folder will do).\n\n" + EXIT_CODES
+    )
+)
+@_guarded
+def archive(
+    version: Annotated[str, typer.Argument(help="A release in the data folder.")] = "latest",
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Keep a release with all that it was made of, push it to the remote, and tag its commit."""
+    from cmass.versions.archive import archive as keep
+
+    typer.echo(f"{keep(data, version)} is archived")
+
+
+@app.command(
+    epilog=(
+        "Example: [bold]cmass rebuild 2026.11.23-0a1b2c3d --check[/bold]\n\n"
+        "The code is that of the version's tag, the packages are those installed now.\n\n"
+        + EXIT_CODES
+    )
+)
+@_guarded
+def rebuild(
+    version: Annotated[str, typer.Argument(help="An archived version (`cmass releases`).")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail unless every Parquet file has the same bytes.")
+    ] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Make mocks and network anew as well, and compare.")
+    ] = False,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Make an archived release again from its tag, and compare it with what was released."""
+    from cmass.versions.rebuild import rebuild as make_again
+
+    made = make_again(data, version, train=train)
+    rows = [
+        {"file": one.name, "released": one.released[:16], "rebuilt": (one.rebuilt or "missing")[:16],
+         "same": "yes" if one.same else "NO"}
+        for one in made.files
+    ]  # fmt: skip
+    _print_rows(list(rows[0]), rows, len(rows))
+    typer.echo(f"Rebuilt: {made.folder}")
+    for line in made.software:
+        typer.echo(f"other software: {line}", err=True)
+    if check and not made.same:
+        differ = ", ".join(one.name for one in made.files if not one.same)
+        raise WorkspaceError(f"{version} did not come out as it was released: {differ}")
 
 
 # --------------------------------------------------------------------------------------- doors

@@ -279,6 +279,27 @@ def check_sums(folder: Path) -> None:
             raise WorkspaceError(f"{folder / name} does not match its checksum in {SUMS}")
 
 
+def version_folder(releases: Path, version: str) -> Path:
+    """Folder of a release by its version, or by ``latest``.
+
+    Raises
+    ------
+    WorkspaceError
+        That is no name of a version, or there is no such release.
+    """
+    name = version
+    if version == "latest" and (releases / "latest").is_symlink():
+        name = str((releases / "latest").readlink())
+    if not _VERSION.fullmatch(name):
+        raise WorkspaceError(
+            f"no release {version!r} in {releases}: versions look like 2026.11.23-0a1b2c3d; `cmass "
+            "releases` lists them"
+        )
+    if not (releases / name).is_dir():
+        raise WorkspaceError(f"{releases / name} does not exist; `cmass releases` lists what does")
+    return releases / name
+
+
 def complete_releases(releases: Path) -> list[Path]:
     """Folders of whole releases, oldest first."""
     found = []
