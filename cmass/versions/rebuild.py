@@ -100,17 +100,10 @@ def rebuild(data: Path, version: str, *, train: bool = False) -> Rebuilt:
     said = archived(data, version)
     store = Store(data / FOLDER)
     store.open()
-    store.remote()
-    data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".rebuild-", dir=data) as name:
         work = Path(name).resolve()
         kept = work / "kept"
-        store.get(version, said["pointer"], kept)
-        if file_digest(kept) != said["sha256"]:
-            raise WorkspaceError(
-                f"the archive of {version} does not match the checksum in its tag: restore "
-                f"{store.folder} from a backup, or fetch it from the remote"
-            )
+        store.get(version, said["pointer"], said["sha256"], kept)
         with tags.checked_out(tags.clone(), version, work / "code") as code:
             params = yaml.safe_load((kept / PARAMETERS).read_text(encoding="utf-8"))
             made = Workspace(work / "data", params["profile"], params["survey"])

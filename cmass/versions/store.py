@@ -8,15 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from configparser import ConfigParser
 from pathlib import Path
 
 from cmass.errors import WorkspaceError
+from cmass.tables import atomic_path, file_digest
 
 log = logging.getLogger(__name__)
 
 #: Names the remote (a folder, or s3://…) where nothing else is said.
 REMOTE_VARIABLE = "CMASS_REMOTE"
 _REMOTE = "store"
+_CORE = {"no_scm": "true", "analytics": "false", "check_update": "false"}
 
 
 class Store:
@@ -44,56 +48,103 @@ class Store:
         return (self.folder / f"{name}.dvc").read_text(encoding="utf-8")
 
     def open(self) -> None:
-        """Make the project, unless it is there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / ".dvc" / "config").exists():
-            return
-        self._dvc("init", "--no-scm", "--quiet", "--force")
-        for key, value in (
-            ("core.analytics", "false"), ("core.check_update", "false"),
-            ("cache.type", "reflink,copy"),
-        ):  # fmt: skip
-            self._dvc("config", key, value)
+        """Make the project, unless it is there, and take over the remote that the environment names."""
+        settings = self._settings()
+        settings["core"] = {**_CORE, **(settings["core"] if "core" in settings else {})}
+        settings["cache"] = {"type": "reflink,copy"}
+        if url := os.environ.get(REMOTE_VARIABLE):
+            settings["core"]["remote"] = _REMOTE
+            remote = {"url": url}
+            if url.startswith("s3://") and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+                remote["endpointurl"] = endpoint
+            settings[f'remote "{_REMOTE}"'] = remote
+        self._config.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._config) as temporary, open(temporary, "w") as stream:
+            settings.write(stream)
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / ".dvc" / "config"
+
+    def _settings(self) -> ConfigParser:
+        settings = ConfigParser(interpolation=None)
+        settings.read(self._config)
+        return settings
 
     def remote(self) -> str | None:
-        """Address of the remote, without what a URL may hide; None where there is none."""
-        url = os.environ.get(REMOTE_VARIABLE)
-        if url:
-            self._dvc("remote", "add", "--quiet", "--force", "--default", _REMOTE, url)
-            endpoint = os.environ.get("AWS_ENDPOINT_URL")
-            if url.startswith("s3://") and endpoint:
-                self._dvc("remote", "modify", _REMOTE, "endpointurl", endpoint)
-        listed = self._dvc("remote", "list").split()
-        return listed[1] if len(listed) > 1 else None
+        """Address of the remote; None where there is none."""
+        settings = self._settings()
+        name = settings.get("core", "remote", fallback=None)
+        if name is None:
+            return None
+        # DVC itself quotes a remote's section.
+        sections = (f'remote "{name}"', f"'remote \"{name}\"'")
+        urls = (settings.get(section, "url", fallback=None) for section in sections)
+        return next((url for url in urls if url), None)
 
     def push(self, name: str) -> None:
         """Copy a folder to the remote."""
         self._dvc("push", "--quiet", f"{name}.dvc")
 
-    def get(self, name: str, pointer: str, target: Path) -> None:
+    def get(self, name: str, pointer: str, sha256: str, target: Path) -> None:
         """Bring a folder back to `target`, from the cache or else from the remote.
+
+        DVC takes a cache entry for what its name says; `sha256`, the digest of the whole folder,
+        shows one that was damaged, and the remote's replaces it.
 
         Raises
         ------
         WorkspaceError
             Neither has it whole.
         """
-        (self.folder / f"{name}.dvc").write_text(pointer, encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        if self._bring(name, pointer, target) and file_digest(target) == sha256:
+            return
+        shutil.rmtree(target, ignore_errors=True)
+        if self.remote() is None:
+            raise WorkspaceError(
+                f"{self.folder} does not have {name} whole, and names no remote: restore it from a "
+                f"backup, or set {REMOTE_VARIABLE}"
+            )
+        log.warning("archive: %s is not whole in %s: fetched from the remote", name, self.folder)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self.folder) as folder:
+            elsewhere = Store(Path(folder))
+            elsewhere._config.parent.mkdir()
+            shutil.copyfile(self._config, elsewhere._config)
+            elsewhere._pull(name, pointer, target)
+            if file_digest(target) != sha256:
+                shutil.rmtree(target)
+                raise WorkspaceError(
+                    f"what the remote {self.remote()} has of {name} does not match its checksum: "
+                    "restore the remote from a backup"
+                )
+            shutil.rmtree(elsewhere.folder / name)
+            shutil.copytree(elsewhere._cache, self._cache, dirs_exist_ok=True)
+
+    @property
+    def _cache(self) -> Path:
+        return self.folder / ".dvc" / "cache"
+
+    def _bring(self, name: str, pointer: str, target: Path) -> bool:
+        """Copy a folder of the local cache to `target`; False if the cache lacks it."""
         place = self.folder / name
+        self._point(name, pointer)
         shutil.rmtree(place, ignore_errors=True)
         try:
             self._dvc("checkout", "--quiet", "--force", f"{name}.dvc", check=False)
-            if not place.exists():
-                self._dvc("pull", "--quiet", "--force", f"{name}.dvc")
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(place, target)
+            if place.exists():
+                shutil.copytree(place, target)
+            return place.exists()
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def forget(self, name: str) -> None:
-        """Drop a folder from the local cache, so that the next `get` asks the remote."""
-        (self.folder / f"{name}.dvc").unlink(missing_ok=True)
-        self._dvc("gc", "--workspace", "--force", "--quiet", check=False)
+    def _pull(self, name: str, pointer: str, target: Path) -> None:
+        self._point(name, pointer)
+        self._dvc("pull", "--quiet", "--force", f"{name}.dvc")
+        shutil.copytree(self.folder / name, target)
+
+    def _point(self, name: str, pointer: str) -> None:
+        (self.folder / f"{name}.dvc").write_text(pointer, encoding="utf-8")
 
     def _dvc(self, *arguments: str, check: bool = True) -> str:
         if importlib.util.find_spec("dvc") is None:

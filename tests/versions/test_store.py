@@ -1,0 +1,91 @@
+"""The store of versions under a real DVC: in and out, damage, a remote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cmass.errors import WorkspaceError
+from cmass.tables import file_digest
+from cmass.versions.store import Store
+
+NAME = "2026.11.23-0a1b2c3d"
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch) -> tuple[Store, str, str]:
+    """A store with one folder: store, what points at the folder, its digest."""
+    monkeypatch.delenv("CMASS_REMOTE", raising=False)
+    store = Store(tmp_path / "archive")
+    store.open()
+    home = store.folder / NAME
+    (home / "raw").mkdir(parents=True)
+    (home / "raw" / "a.bin").write_bytes(b"words" * 1000)
+    (home / "b.txt").write_text("more")
+    digest = file_digest(home)
+    return store, store.put(NAME), digest
+
+
+def cached(store: Store) -> list[Path]:
+    return [p for p in (store.folder / ".dvc" / "cache").rglob("*") if p.is_file()]
+
+
+def test_what_was_put_comes_back_and_the_folder_is_not_kept_twice(kept, tmp_path):
+    store, pointer, digest = kept
+    assert not (store.folder / NAME).exists()
+    store.get(NAME, pointer, digest, tmp_path / "back")
+    assert file_digest(tmp_path / "back") == digest
+    assert not (store.folder / NAME).exists()
+
+
+def test_a_damaged_cache_is_healed_from_the_remote(kept, tmp_path, monkeypatch):
+    store, pointer, digest = kept
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
+    store.open()
+    assert store.remote() == str(tmp_path / "remote")
+    store.push(NAME)
+    for file in cached(store):
+        file.chmod(0o644)
+        file.write_bytes(b"damaged")
+    store.get(NAME, pointer, digest, tmp_path / "back")
+    assert file_digest(tmp_path / "back") == digest
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "nowhere"))  # the cache is whole again
+    store.open()
+    store.get(NAME, pointer, digest, tmp_path / "back")
+
+
+@pytest.mark.slow
+def test_a_damaged_remote_is_an_error_too(kept, tmp_path, monkeypatch):
+    store, pointer, digest = kept
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
+    store.open()
+    store.push(NAME)
+    for file in [*cached(store), *(p for p in (tmp_path / "remote").rglob("*") if p.is_file())]:
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(WorkspaceError):
+        store.get(NAME, pointer, digest, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.slow
+def test_without_a_remote_a_damaged_cache_is_an_error(kept, tmp_path):
+    store, pointer, digest = kept
+    file = max(cached(store), key=lambda p: p.stat().st_size)
+    file.chmod(0o644)
+    file.write_bytes(b"damaged")
+    with pytest.raises(WorkspaceError, match=f"does not have {NAME} whole, and names no remote"):
+        store.get(NAME, pointer, digest, tmp_path / "back")
+
+
+@pytest.mark.slow
+def test_another_machine_gets_it_from_the_remote(kept, tmp_path, monkeypatch):
+    store, pointer, digest = kept
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
+    store.open()
+    store.push(NAME)
+    other = Store(tmp_path / "elsewhere" / "archive")
+    other.open()
+    other.get(NAME, pointer, digest, tmp_path / "back")
+    assert file_digest(tmp_path / "back") == digest
