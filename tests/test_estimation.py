@@ -13,6 +13,7 @@ from cmass.columns import FLAGS, TABLES
 from cmass.cosmology import SPEED_OF_LIGHT_KM_S, q0_angular_distance_mpc_h
 from cmass.errors import InputError, WorkspaceError
 from cmass.pretrained import bundle_of_release, from_workspace, load_bundle, make_bundle
+from cmass.promotion import bundle
 from cmass.tables import write_json
 from cmass.workspace import Workspace
 from tests.tiny import window
@@ -241,8 +242,8 @@ def test_bundle_of_a_release_has_its_commit_parameters_and_figures(tiny_run, tmp
     for made in (own.raw, own.selected, own.figures, own.releases / "latest"):
         made.mkdir(parents=True, exist_ok=True)
         write_json(made / "made.json", {})
-    for name in ("history.parquet", "history.json", "model.json", "registry.json"):
-        (own.model / name).touch()
+    bundle.stage(own, params, own.champion)
+    champion = own.seen_as("champion")
     own.receipt.touch()
     facts = {
         "release": {"survey": own.survey},
@@ -261,8 +262,8 @@ def test_bundle_of_a_release_has_its_commit_parameters_and_figures(tiny_run, tmp
     assert found["params"]["voxels"]["n"] == params.voxels.n
     assert found["figures"]["mocks"]["epsilon_scatter"] > 0
     assert found["figures"]["embedded"]["n_clusters"] > 0
-    for step, file in (("publish", own.evaluation / "metrics.json"),
-                       ("infer", own.posterior / "pairs.parquet")):  # fmt: skip
+    for step, file in (("infer", champion.evaluation / "metrics.json"),
+                       ("publish", own.masses / "masses.parquet")):  # fmt: skip
         file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(WorkspaceError, match=rf"{step}: inputs changed: .*{file.name}"):
             bundle_of_release(tmp_path, tmp_path / "bundle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -397,13 +398,51 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, params, monkeypatc
         run_all(Workspace(tmp_path / "file" / "data", "smoke", "embedded"), params)
 
 
+OUTSIDE: dict[str, str] = {"alias": "1"}
+
+
+def look_outside(workspace: Workspace, params: Params) -> dict[str, str]:
+    return dict(OUTSIDE)
+
+
+def make_outcome(workspace: Workspace, params: Params) -> None:
+    _write(workspace.masses / "m.txt", "same")
+
+
+def _asking(monkeypatch, **changes) -> None:
+    one = _step("infer", make_outcome, (), lambda w: (), lambda w: (w.masses,))
+    monkeypatch.setattr(pipeline, "STEPS", (dataclasses.replace(one, **changes),))
+
+
+def test_a_step_runs_again_when_what_lies_outside_changes(workspace, params, monkeypatch):
+    _asking(monkeypatch, outside=f"{__name__}:look_outside")
+    monkeypatch.setattr(sys.modules[__name__], "OUTSIDE", {"alias": "1"})
+    assert run_all(workspace, params) == ["infer"]
+    assert run_all(workspace, params) == []
+    OUTSIDE["alias"] = "2"
+    assert "outside the data folder: {'alias': '2'}" in str(
+        pipeline.why_stale("infer", workspace, params)
+    )
+    assert run_all(workspace, params) == ["infer"]
+    assert run_all(workspace, params) == []
+
+
+def test_an_optional_input_counts_where_it_is_there(workspace, params, monkeypatch):
+    _asking(monkeypatch, optional=lambda w: (w.decision,))
+    assert run_all(workspace, params) == ["infer"]
+    workspace.decision.parent.mkdir(parents=True)
+    workspace.decision.write_text("{}")
+    assert run_all(workspace, params) == ["infer"]
+    assert run_all(workspace, params) == []
+
+
 # ------------------------------------------------------------------------------- the real steps
 
 
 def test_steps_are_those_of_the_contract_in_order():
     assert [s.name for s in pipeline.STEPS] == [
         "ingest", "select", "mock", "population", "split", "voxelize", "train", "posterior", "oddity",
-        "evaluate", "rivals", "infer", "realism", "figures", "publish",
+        "evaluate", "rivals", "trial", "judge", "champion", "infer", "realism", "figures", "publish",
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from cmass.workspace import Workspace
 
 #: Words in names of statements that differ between two clones that made the same thing: they
 #: stay in provenance.json and out of the Parquet file, which has to be the same in both.
-VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers", "scheduler", "run"}
+VOLATILE = {"date", "time", "retrieved", "path", "mirror", "workers", "scheduler"}
 
 
 def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
@@ -57,11 +57,13 @@ def _other_parameters(workspace: Workspace, parameters: Mapping[str, Any]) -> di
 def as_table(facts: Mapping[str, Any]) -> pa.Table:
     """Table `provenance` of nested facts: one row a statement, the same in every clone.
 
-    Statements named in `VOLATILE` are left out.
+    Version numbers of the model registry and statements named in `VOLATILE` are left out: the
+    checksum of the weights says the same everywhere.
     """
     rows = [
         (item, name, text)
         for item, value in facts.items()
+        if item != "registry"
         for name, text in leaves(value)
         if not _volatile(name)
     ]

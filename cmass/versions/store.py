@@ -50,7 +50,6 @@ class Store:
     def open(self) -> None:
         """Make the project, unless it is there, and take over the remote that the environment names."""
         settings = self._settings()
-        settings["core"] = {**_CORE, **(settings["core"] if "core" in settings else {})}
         settings["cache"] = {"type": "reflink,copy"}
         if url := os.environ.get(REMOTE_VARIABLE):
             settings["core"]["remote"] = _REMOTE
@@ -68,6 +67,7 @@ class Store:
 
     def _settings(self) -> ConfigParser:
         settings = ConfigParser(interpolation=None)
+        settings.read_dict({"core": _CORE})
         settings.read(self._config)
         return settings
 

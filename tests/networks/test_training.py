@@ -162,7 +162,7 @@ def test_augmentation_permutes_voxels_by_a_symmetry():
     assert len(expected) == 16
 
 
-def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace, monkeypatch):
+def test_run_writes_weights_and_history_and_registers_a_version(tiny_workspace, monkeypatch):
     import mlflow
 
     workspace, params = tiny_workspace
@@ -176,12 +176,13 @@ def test_run_writes_weights_history_and_registers_the_champion(tiny_workspace, m
     registered = json.loads((workspace.model / "registry.json").read_text())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registered["tracking_uri"])
     client = mlflow.MlflowClient()
-    champion = client.get_model_version_by_alias("cmass-cnn3d", "champion")
-    assert str(champion.version) == registered["version"]
+    version = client.get_model_version("cmass-cnn3d-standard", registered["version"])
+    assert not version.aliases  # which judge gives
+    assert version.tags["weights.sha256"] == summary["weights_sha256"]
     run = client.get_run(registered["run_id"])
     assert run.data.params["train.batch_size"] == str(params.train.batch_size)
     assert len(client.get_metric_history(run.info.run_id, "val_loss")) == params.train.epochs
-    loaded = mlflow.keras.load_model("models:/cmass-cnn3d@champion")
+    loaded = mlflow.keras.load_model(f"models:/cmass-cnn3d-standard/{version.version}")
     ours = cnn3d.load(workspace.model / "cnn3d.weights.h5", params.voxels.n)
     for a, b in zip(loaded.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

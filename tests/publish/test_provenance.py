@@ -11,7 +11,7 @@ import pytest
 
 from cmass.params import Params
 from cmass.publish.provenance import as_table, gather, git_state, package_versions
-from cmass.tables import read_json, read_table
+from cmass.tables import read_json, read_table, write_json
 from cmass.workspace import Workspace
 
 
@@ -44,6 +44,21 @@ def test_the_registry_is_left_to_json(make_workspace, params: Params) -> None:
     workspace = make_workspace(n_clusters=3)
     facts = gather(workspace, params) | {"registry": {"run_id": "abc"}}
     assert "registry" not in as_table(facts)["item"].to_pylist()
+
+
+def test_the_release_names_its_model_and_what_that_was_made_with(make_workspace, params: Params):
+    workspace = make_workspace(n_clusters=3)
+    assert (
+        gather(workspace, params)["registry"] == gather(workspace, params)["model_parameters"] == {}
+    )
+    write_json(workspace.champion / "champion.json", {"name": "cmass-cnn3d-smoke", "version": "3"})
+    made_with = {"train": params.train.model_dump(mode="json") | {"epochs": 99},
+                 "split": params.split.model_dump(mode="json")}  # fmt: skip
+    write_json(workspace.champion / "settings.json", {"made_with": made_with})
+    facts = gather(workspace, params)
+    assert facts["registry"]["version"] == "3"
+    assert set(facts["model_parameters"]) == {"train"}
+    assert facts["model_parameters"]["train"]["epochs"] == 99
 
 
 def test_versions_are_those_installed() -> None:

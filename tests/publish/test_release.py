@@ -114,7 +114,9 @@ def test_two_clones_release_the_same_bytes(make_workspace, params: Params) -> No
     provenance = read_json(two.raw / "provenance.json")
     provenance["clusters"]["retrieved"] = "2027-01-01T00:00:00+00:00"
     write_json(two.raw / "provenance.json", provenance)
-    write_json(two.model / "registry.json", {"run_id": "0123", "version": 7})
+    card = {"name": "cmass-cnn3d-smoke", "version": "7", "run_id": "0123", "code_commit": "ab" * 20,
+            "verdict": "promoted", "reasons": "a gain"}  # fmt: skip
+    write_json(two.champion / "champion.json", card)
     for workspace in (one, two):
         run(workspace, params)
     # the version carries the day, which may turn between the two
