@@ -108,13 +108,23 @@ def run(workspace: Workspace, params: Params) -> None:
 
 
 def _lacks(entry: Entry, inputs: Inputs) -> list[dict[str, str]]:
-    from cmass.figures.house import source
-
     root = inputs.workspace.root
     return [
-        {"file": inputs.path(name).relative_to(root).as_posix(), "command": source(name).command}
+        {"file": inputs.path(name).relative_to(root).as_posix(), "command": _maker(name, inputs)}
         for name in inputs.lacking(entry.sources)
     ]
+
+
+def _maker(name: str, inputs: Inputs) -> str:
+    """The command that makes a source, in the view of the workspace that is drawn."""
+    from cmass.figures.house import source
+
+    workspace, path = inputs.workspace, inputs.path(name)
+    if workspace.view == "trial" and workspace.trial in path.parents:
+        return "cmass trial"
+    if workspace.view == "champion" and workspace.champion in path.parents:
+        return "cmass champion"
+    return source(name).command
 
 
 def _make(entry: Entry, inputs: Inputs, folder: Path) -> dict[str, Any]:
