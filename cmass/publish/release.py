@@ -343,7 +343,7 @@ def last_release(workspace: Workspace) -> Path | None:
     mine = [f for f in complete_releases(workspace.releases) if _kind(f) == _own_kind(workspace)]
     receipt = read_json(workspace.receipt) if workspace.receipt.exists() else {}
     named = [folder for folder in mine if folder.name == receipt.get("version")]
-    return (named or mine or [None])[-1]
+    return (named or mine)[-1] if mine else None
 
 
 def _own_kind(workspace: Workspace) -> tuple[str, str]:
