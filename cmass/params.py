@@ -768,7 +768,7 @@ class DriftParams(_Section):
     )
     ks_max: float = _f(
         0.1,
-        "largest distance of two distributions (Kolmogorov-Smirnov); 0.1 dex in mass are 0.13",
+        "largest distance of two distributions (Kolmogorov-Smirnov); 0.1 dex in mass are 0.12",
         ge=0,
     )
     fraction_max: float = _f(
