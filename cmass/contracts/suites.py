@@ -176,10 +176,10 @@ def validate(checks: Sequence[Check]) -> dict[str, Any]:
 def _great_expectations() -> tuple[Any, Any]:
     """The library and a source of frames: made once, as it takes seconds."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    # It reports every internal step at level info.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
 
+    # It reports every internal step at level info, and says so when it is imported.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context: Any = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
