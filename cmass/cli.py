@@ -44,7 +44,7 @@ UNEXPECTED = 1
 EXIT_CODES = (
     "Exit codes: 0 done; 1 unexpected error; 2 unusable input or command line; 3 parameters; "
     "4 remote source; 5 data folder (missing step, in use, disk full); "
-    "6 Dask scheduler or worker; 130 interrupted."
+    "6 Dask scheduler or worker; 7 data contract; 130 interrupted."
 )
 
 app = typer.Typer(

@@ -1491,6 +1491,8 @@ _COLUMNS = [
     _c("column_name", "string", "", "meta.id", "Column with the first bad value"),
     _c("value_text", "string", "", "meta.note", "That value as text; empty where it is missing"),
     _c("record", "string", "", "meta.note", "The whole row as JSON"),
+    _c("key_text", "string", "", "meta.id", "Key of the row as text; empty where it has none"),
+    _c("source_file", "string", "", "meta.id", "File or address that the row came from"),
 ]
 for _prior, _words in (("", "flat prior"), ("hmf_", "mass-function prior")):
     for _q, _percent in (("p16", "15.866"), ("p50", "50"), ("p84", "84.134")):
@@ -1681,7 +1683,7 @@ _TABLES = [
     _table(
         "quarantine",
         "One row of a source that breaks the column dictionary, and why",
-        "item row_number column_name value_text reason record",
+        "item row_number key_text column_name value_text reason source_file record",
         "item row_number",
     ),
     _table(

@@ -83,5 +83,11 @@ class MachineError(CmassError):
     exit_code = 6
 
 
+class ContractError(CmassError):
+    """A step's tables are not what the next step, or the users of a release, may rely on."""
+
+    exit_code = 7
+
+
 class VoxelError(InputError):
     """A cloud of galaxies that has no density: too few, not finite, or degenerate."""

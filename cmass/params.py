@@ -752,6 +752,63 @@ class JudgeParams(_Section):
     )
 
 
+class QuarantineParams(_Section):
+    """Foreign rows that break the column dictionary are set aside, as long as they are few."""
+
+    max_fraction: float = _f(0.01, "largest part of a table that is set aside", ge=0, lt=1)
+    max_rows: int = _f(5, "rows that may be set aside of a table however small", ge=0)
+
+
+class DriftParams(_Section):
+    """What may differ from the last release of the same survey and profile."""
+
+    action: Literal["stop", "warn"] = _f("stop", "beyond a limit: stop publish, or only warn")
+    clusters_max_fraction: float = _f(
+        0.05, "largest relative change of the number of clusters", ge=0
+    )
+    ks_max: float = _f(
+        0.1,
+        "largest distance of two distributions (Kolmogorov-Smirnov); 0.1 dex in mass are 0.12",
+        ge=0,
+    )
+    fraction_max: float = _f(
+        0.05, "largest change of the part of clusters without mass, or flagged", ge=0
+    )
+    mass_shift_max_dex: float = _f(
+        0.05, "largest median change of the mass of clusters in both releases, dex", ge=0
+    )
+    mass_scatter_max_dex: float = _f(
+        0.15, "largest scatter of that change, dex (two trainings differ by 0.1)", ge=0
+    )
+    accept_since: str | None = _f(
+        None,
+        "last release that the next one may drift from: beyond a limit its masses are published",
+    )
+    accept_reason: str | None = _f(None, "why that drift is right; goes into the release")
+
+    @model_validator(mode="after")
+    def _accepted_for_a_reason(self) -> DriftParams:
+        if self.accept_since and len((self.accept_reason or "").strip()) < 10:
+            raise ValueError("accept_since needs an accept_reason, in words that users can read")
+        return self
+
+
+class ContractsParams(_Section):
+    """What tables must be like where one step hands them to the next."""
+
+    quarantine: QuarantineParams = QuarantineParams()
+    no_mass_max_fraction: float = _f(
+        0.05, "largest part of the windows that has too few galaxies for a mass", ge=0, le=1
+    )
+    blended_max_fraction: float = _f(
+        0.2, "largest part of the mocks that is centred on a more massive halo", ge=0, le=1
+    )
+    prediction_scatter_min_dex: float = _f(
+        0.02, "least scatter of point estimates: a network that answers one number is broken", ge=0
+    )
+    drift: DriftParams = DriftParams()
+
+
 class PublishParams(_Section):
     """The release."""
 
@@ -789,6 +846,7 @@ class Params(_Section):
     calibrate: CalibrateParams = CalibrateParams()
     figures: FiguresParams = FiguresParams()
     judge: JudgeParams = JudgeParams()
+    contracts: ContractsParams = ContractsParams()
     publish: PublishParams = PublishParams()
     rivals: RivalsParams = RivalsParams()
     study: StudyParams = StudyParams()

@@ -72,6 +72,8 @@ class Step:
     outside : str
         ``module:function`` of what it depends on outside the data folder; called as
         ``function(workspace, params)`` and compared as JSON.
+    hands_over : bool
+        What it writes is held to a contract (`cmass.contracts.handovers`).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Step:
     optional: Paths = lambda w: ()
     view: View = "made"
     outside: str = ""
+    hands_over: bool = False
 
     def sections_for(self, survey: str) -> tuple[str, ...]:
         """Parameters that it reads for `survey`."""
@@ -134,15 +137,16 @@ STEPS: tuple[Step, ...] = (
         "ingest",
         "cmass.ingest:run",
         "Read the cluster catalogue, the galaxies and the footprint of the survey.",
-        sections=("survey",),
+        sections=("survey", "contracts.quarantine"),
         sections_by_survey=(
             ("sdss", ("mirror", "ingest.z_max", "ingest.network")),
             ("embedded", ("ingest.embedded", "seed", "cosmology", "window", "mock", "galweight")),
         ),
         inputs=lambda w: (),
         outputs=lambda w: (w.raw,),
-        sources=("ingest", "expectations.py", "galweight_mass.py", "sky.py", *SIMULATOR_SOURCES),
+        sources=("ingest", "contracts/quarantine.py", "contracts/units.py", "galweight_mass.py", "sky.py", *SIMULATOR_SOURCES),
         per_survey=True,
+        hands_over=True,
     ),
     Step(
         "select",
@@ -153,6 +157,7 @@ STEPS: tuple[Step, ...] = (
         outputs=lambda w: (w.selected,),
         sources=("select.py", "sky.py", "ingest/footprint.py", "cosmology.py"),
         per_survey=True,
+        hands_over=True,
     ),
     Step(
         "mock",
@@ -162,6 +167,7 @@ STEPS: tuple[Step, ...] = (
         inputs=lambda w: (),
         outputs=lambda w: (w.mock,),
         sources=SIMULATOR_SOURCES,
+        hands_over=True,
     ),
     Step(
         "population",
@@ -171,6 +177,7 @@ STEPS: tuple[Step, ...] = (
         inputs=lambda w: (),
         outputs=lambda w: (w.population,),
         sources=SIMULATOR_SOURCES,
+        hands_over=True,
     ),
     Step(
         "split",
@@ -180,6 +187,7 @@ STEPS: tuple[Step, ...] = (
         inputs=lambda w: (w.mock,),
         outputs=lambda w: (w.split,),
         sources=("split.py",),
+        hands_over=True,
     ),
     Step(
         "voxelize",
@@ -189,6 +197,7 @@ STEPS: tuple[Step, ...] = (
         inputs=lambda w: (w.mock, w.split),
         outputs=lambda w: (w.voxels,),
         sources=("voxels.py", "half.py"),
+        hands_over=True,
     ),
     Step(
         "train",
@@ -210,6 +219,7 @@ STEPS: tuple[Step, ...] = (
         inputs=lambda w: (w.voxels / "test", w.mock, w.split, w.model / _WEIGHTS),
         outputs=lambda w: (w.posterior,),
         sources=("posterior.py", "recalibration.py", "estimators/dispersion.py", *PREDICTION_SOURCES, "mass_function.py", "cosmology.py"),
+        hands_over=True,
     ),
     Step(
         "oddity",
@@ -307,6 +317,7 @@ STEPS: tuple[Step, ...] = (
         sources=_INFER_SOURCES,
         per_survey=True,
         view="champion",
+        hands_over=True,
     ),
     Step(
         "realism",
@@ -341,11 +352,11 @@ STEPS: tuple[Step, ...] = (
         sections=(
             "profile", "survey", "mirror", "seed", "cosmology", "window", "ingest", "select", "mock",
             "population", "split", "voxels", "train", "posterior", "evaluate", "galweight", "infer",
-            "rivals", "oddity", "realism", "figures", "judge", "publish",
+            "rivals", "oddity", "realism", "figures", "judge", "contracts", "publish",
         ),
         inputs=lambda w: (w.raw, w.selected, w.champion, w.masses, w.realism, w.figures),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
-        sources=("publish", "figures", "rivals/scores.py"),
+        sources=("publish", "contracts", "figures", "rivals/scores.py"),
         per_survey=True,
         view="champion",
     ),
@@ -573,7 +584,8 @@ def what_changed(name: str, workspace: Workspace, params: Params) -> str | None:
 
 
 def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> None:
-    """Raise where an input is missing; warn where an earlier step would give another one."""
+    """Raise where an input is missing or breaks its contract; warn where an earlier step would give
+    another one."""
     needed = _inputs(one, workspace, params)
     for earlier in STEPS[: STEPS.index(one)]:
         made = earlier.outputs(workspace)
@@ -584,6 +596,8 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Dig
                     f"{one.name} needs {path}, which is not there: run `cmass {earlier.name}` "
                     "first, or `cmass run` for all steps"
                 )
+        if used:
+            _check_contract(earlier, workspace, params, digests)
         stamp = _read_json(_stamp_file(earlier, workspace))
         if not (used and stamp):
             continue
@@ -595,6 +609,16 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Dig
             continue
         log.warning("%s uses products of %s made %s; `cmass run` makes them anew", one.name,
                     earlier.name, other)  # fmt: skip
+
+
+def _check_contract(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> None:
+    """Raise `ContractError` unless what `one` wrote is what others may rely on."""
+    if one.hands_over:
+        from cmass.contracts import handovers
+
+        made = digests.of(one.outputs(workspace))
+        read = digests.of(_inputs(one, workspace, params))
+        handovers.check(one.name, workspace.seen_as(one.view), params, made=made, read=read)
 
 
 # --------------------------------------------------------------------------------------- run
@@ -629,6 +653,8 @@ def run_step(
 
     Raises
     ------
+    ContractError
+        What it wrote, or what it would read, breaks its contract.
     WorkspaceError
         An earlier step's product is missing, the data folder is in use, or the disk is full.
     """
@@ -641,6 +667,7 @@ def run_step(
     try:
         reason = "forced" if force else _why_stale(one, workspace, params, digests)
         if reason is None:
+            _check_contract(one, workspace, params, digests)
             log.info("%s: up to date", name)
             return False
         _check_inputs(one, workspace, params, digests)
@@ -653,6 +680,7 @@ def run_step(
         if outputs is None:
             lacking = [str(p) for p in one.outputs(workspace) if not p.exists()]
             raise WorkspaceError(f"{name} ended without writing {', '.join(lacking)}")
+        _check_contract(one, workspace, params, digests)
         _write_stamp(one, workspace, params, inputs or {}, outputs)
         log.info("%s: done in %.0f s", name, time.monotonic() - start)
         return True

@@ -73,13 +73,6 @@ def _raw(workspace: Workspace) -> None:
             "galaxies": {"producer": "cmass", "citation": "Kodi Ramanah+2020"},
         },
     )  # fmt: skip
-    write_json(
-        workspace.raw / "expectations.json",
-        {"success": True, "tables": {"raw_clusters": {"rows": 40, "success": True, "expectations": [
-            {"expectation": "expect_column_values_to_be_between", "column": "ra", "success": True,
-             "limits": {"min_value": 0, "max_value": 360}, "found": "0 of 40 rows break it"},
-        ]}}},
-    )  # fmt: skip
 
 
 def octant() -> pa.Table:

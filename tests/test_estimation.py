@@ -262,7 +262,7 @@ def test_bundle_of_a_release_has_its_commit_parameters_and_figures(tiny_run, tmp
     assert found["params"]["voxels"]["n"] == params.voxels.n
     assert found["figures"]["mocks"]["epsilon_scatter"] > 0
     assert found["figures"]["embedded"]["n_clusters"] > 0
-    for step, file in (("publish", own.masses / "masses.parquet"),
+    for step, file in (("publish", own.figures / "made.json"),
                        ("infer", champion.evaluation / "metrics.json")):  # fmt: skip
         file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(WorkspaceError, match=rf"{step}: .*{file.name}"):

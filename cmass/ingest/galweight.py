@@ -6,7 +6,6 @@ and FITS. All carry h⁻¹ in masses and lengths, and M = (Δ/2) H(z)² r³/G.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,19 +82,13 @@ def read_dat(path: Path) -> SourceTable:
     """Read ``galwcls.dat``: 39 fields separated by ``|``, blanks are missing."""
     text = vizier.read_text(path, _REMEDY)
     lines = text.splitlines()
-    fields = [line.split("|") for line in lines]
-    for row, parts in enumerate(fields):
-        if len(parts) != len(_ORDER):
-            raise InputError(
-                f"{len(parts)} fields instead of {len(_ORDER)}", file=path, row=row,
-                value=lines[row][:60], remedy=_REMEDY,
-            )  # fmt: skip
     if not text.endswith("\n"):
         raise InputError(
             "the last line has no end: the file may be cut short", file=path, row=len(lines) - 1,
             value=lines[-1][-40:], remedy="Fetch it again, or add the newline if it is whole",
         )  # fmt: skip
-    return _assemble(path, dict(zip(_ORDER, zip(*fields, strict=True), strict=True)))
+    fields = [line.split("|") for line in lines]
+    return _assemble(path, vizier.by_name(path, _ORDER, fields, _REMEDY, "|"))
 
 
 def read_tsv(path: Path) -> SourceTable:
@@ -103,18 +96,18 @@ def read_tsv(path: Path) -> SourceTable:
     return _assemble(path, vizier.pick(path, vizier.tsv_columns(path, _REMEDY), _VIZIER))
 
 
-def _assemble(path: Path, texts: Mapping[str, vizier.Texts]) -> SourceTable:
+def _assemble(path: Path, table: vizier.TextTable) -> SourceTable:
     columns, unreadable = {}, {}
     for name in _ORDER:
-        values, bad = numbers(pa.array(texts[name], pa.string()))
+        values, bad = numbers(pa.array(table.columns[name], pa.string()))
         columns[name] = values
         if bad:
             unreadable[name] = bad
     columns["cluster_id"] = pa.array(
         [
-            f"GalWCat19-{int(number):04d}" if number is not None and number == int(number) else None
+            f"GalWCat19-{int(number):04d}" if number is not None and number.is_integer() else None
             for number in columns["cluster_id"].to_pylist()
         ],
         pa.string(),
     )
-    return SourceTable("raw_clusters", str(path), columns, unreadable)
+    return SourceTable("raw_clusters", str(path), columns, unreadable, table.broken)

@@ -255,7 +255,7 @@ class NetworkSource:
 
         def check(path: Path) -> None:
             with _damage_is_passing():
-                galweight.read_tsv(path)
+                _require_whole(galweight.read_tsv(path))
 
         got = self._http.fetch(self._settings.vizier_url, query, check)
         table = galweight.read_tsv(got.path)
@@ -340,7 +340,7 @@ class NetworkSource:
 
         def check(path: Path) -> None:
             with _damage_is_passing():
-                xray.read_tsv(path)
+                _require_whole(xray.read_tsv(path))
 
         got = self._http.fetch(self._settings.vizier_url, query, check)
         table = xray.read_tsv(got.path)
@@ -360,6 +360,12 @@ class _damage_is_passing:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, InputError) and error.column is None:
             raise DamagedError(str(error)) from error
+
+
+def _require_whole(table: SourceTable) -> None:
+    """Raise `InputError` for a line with fields too few or too many: another try may bring it whole."""
+    for row, (line, words) in table.broken.items():
+        raise InputError(words, file=table.file, row=row, value=line[:60])
 
 
 def _footprint_table(path: Path, name: str, provenance: dict[str, Any]) -> SourceTable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,23 @@ from cmass.errors import InputError
 #: Texts of one column, row by row.
 Texts = Sequence[str]
 ASTROPY_SUFFIXES = (".vot", ".votable", ".xml", ".fits", ".fit")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A catalogue as texts.
+
+    Attributes
+    ----------
+    columns : dict
+        Texts by column name, all of one length.
+    broken : dict
+        Lines of another number of fields, by row: the line and what is wrong with it. In `columns`
+        these rows are blank.
+    """
+
+    columns: dict[str, Texts]
+    broken: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 def read_text(path: Path, remedy: str) -> str:
@@ -33,7 +51,7 @@ def read_text(path: Path, remedy: str) -> str:
     return text
 
 
-def tsv_columns(path: Path, remedy: str) -> dict[str, Texts]:
+def tsv_columns(path: Path, remedy: str) -> TextTable:
     """Columns of VizieR's tab-separated text: comments, names, units, dashes, rows, ``#END#``.
 
     Raises
@@ -55,10 +73,10 @@ def tsv_columns(path: Path, remedy: str) -> dict[str, Texts]:
     if not dashes or dashes[0] not in (1, 2):
         raise InputError("no table with names and dashes in the file", file=path, remedy=remedy)
     names = [name.strip() for name in rows[0]]
-    return _by_name(path, names, rows[dashes[0] + 1 :], remedy)
+    return by_name(path, names, rows[dashes[0] + 1 :], remedy)
 
 
-def csv_columns(path: Path, remedy: str) -> dict[str, Texts]:
+def csv_columns(path: Path, remedy: str) -> TextTable:
     """Columns of comma-separated text with names in the first line.
 
     Raises
@@ -72,16 +90,15 @@ def csv_columns(path: Path, remedy: str) -> dict[str, Texts]:
     except csv.Error as error:
         raise InputError(f"not readable as CSV: {error}", file=path, remedy=remedy) from error
     names = [name.strip() for name in rows[0]]
-    columns = _by_name(path, names, [row for row in rows[1:] if row], remedy)
     if not text.endswith("\n"):
         raise InputError(
             "the last line has no end: the file may be cut short", file=path, row=len(rows) - 2,
             remedy="Fetch it again, or add the newline if it is whole",
         )  # fmt: skip
-    return columns
+    return by_name(path, names, [row for row in rows[1:] if row], remedy)
 
 
-def astropy_columns(path: Path, remedy: str) -> dict[str, Texts]:
+def astropy_columns(path: Path, remedy: str) -> TextTable:
     """Columns of a VOTable or FITS table, as the shortest texts that give the values back.
 
     Raises
@@ -111,20 +128,20 @@ def astropy_columns(path: Path, remedy: str) -> dict[str, Texts]:
         columns[name] = [
             "" if gone else _shortest(value) for value, gone in zip(column, mask, strict=True)
         ]
-    return columns
+    return TextTable(columns)
 
 
 def pick(
-    path: Path, columns: Mapping[str, Texts], names: Mapping[str, Sequence[str]],
+    path: Path, table: TextTable, names: Mapping[str, Sequence[str]],
     optional: Sequence[str] = (),
-) -> dict[str, Texts]:  # fmt: skip
+) -> TextTable:  # fmt: skip
     """For each of our columns the file's, under the first of its `names` that is there.
 
     Parameters
     ----------
     path : Path
         For the error.
-    columns : mapping
+    table : TextTable
     names : mapping
         What VizieR and others call each of our columns; the first is tried first.
     optional : sequence of str
@@ -135,6 +152,7 @@ def pick(
     InputError
         A column is missing.
     """
+    columns = table.columns
     picked: dict[str, Texts] = {}
     missing = []
     for own, theirs in names.items():
@@ -150,21 +168,33 @@ def pick(
             "the catalogue lacks columns", file=path, column=", ".join(missing),
             remedy=f"Found {', '.join(columns)}; ask VizieR for all columns (-out.all)",
         )  # fmt: skip
-    return picked
+    return TextTable(picked, table.broken)
 
 
-def _by_name(
-    path: Path, names: list[str], rows: list[list[str]], remedy: str
-) -> dict[str, Texts]:  # fmt: skip
-    for row, parts in enumerate(rows):
-        if len(parts) != len(names):
-            raise InputError(
-                f"{len(parts)} fields instead of {len(names)}", file=path, row=row,
-                value="\t".join(parts)[:60], remedy=remedy,
-            )  # fmt: skip
+def by_name(
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], remedy: str,
+    separator: str = "\t",
+) -> TextTable:  # fmt: skip
+    """Columns of rows of fields. A row of another length is broken; most of them, and it is another table.
+
+    Raises
+    ------
+    InputError
+        There is no row, or over half of them have another number of fields than there are `names`.
+    """
     if not rows:
         raise InputError("the table has no rows", file=path, remedy=remedy)
-    return dict(zip(names, zip(*rows, strict=True), strict=True))
+    wrong = [row for row, parts in enumerate(rows) if len(parts) != len(names)]
+    words = {row: f"{len(rows[row])} fields instead of {len(names)}" for row in wrong}
+    if 2 * len(wrong) > len(rows):
+        raise InputError(
+            words[wrong[0]], file=path, row=wrong[0], value=separator.join(rows[wrong[0]])[:60],
+            remedy=remedy,
+        )  # fmt: skip
+    blank = [""] * len(names)
+    whole = [blank if row in words else parts for row, parts in enumerate(rows)]
+    broken = {row: (separator.join(rows[row]), words[row]) for row in wrong}
+    return TextTable(dict(zip(names, zip(*whole, strict=True), strict=True)), broken)
 
 
 def _shortest(value: Any) -> str:

@@ -85,10 +85,10 @@ def read(path: Path) -> SourceTable:
     return _assemble(path, vizier.pick(path, columns, _VIZIER, _OPTIONAL))
 
 
-def _assemble(path: Path, texts: dict[str, vizier.Texts]) -> SourceTable:
+def _assemble(path: Path, table: vizier.TextTable) -> SourceTable:
     columns: dict[str, pa.Array] = {}
     unreadable: dict[str, dict[int, str]] = {}
-    for name, values in texts.items():
+    for name, values in table.columns.items():
         trimmed = pc.utf8_trim_whitespace(pa.array(values, pa.string()))
         if name in _TEXTS:
             columns[name] = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
@@ -112,4 +112,4 @@ def _assemble(path: Path, texts: dict[str, vizier.Texts]) -> SourceTable:
             "log10_m500c_xray_err_upper": np.log10(1 + upper / mass),
         }
     columns |= {name: pa.array(values, from_pandas=True) for name, values in made.items()}
-    return SourceTable("xray_clusters", str(path), columns, unreadable)
+    return SourceTable("xray_clusters", str(path), columns, unreadable, table.broken)

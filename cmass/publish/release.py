@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cmass.columns import TABLES
+from cmass.contracts import release as contract
 from cmass.errors import InputError, WorkspaceError
 from cmass.params import Params
 from cmass.publish import sql
@@ -60,6 +61,8 @@ def run(workspace: Workspace, params: Params) -> None:
     ------
     InputError
         The products of earlier steps do not fit together.
+    ContractError
+        A table is not what users may rely on, or drifts from the last release.
     WorkspaceError
         A product is missing, the disk is full, or another publish is at work.
     """
@@ -86,6 +89,9 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     tables = gather_tables(workspace)
     check_keys(tables)
     facts = gather(workspace, params)
+    # Before anything is written: what breaks its contract leaves no trace of a release.
+    checked = contract.check_release(workspace, params, tables, facts, last_release(workspace))
+    contracts = contract.gather(workspace, checked)
     tables["provenance"] = as_table(facts)
     staging.mkdir()
     for name in RELEASE_TABLES:
@@ -110,7 +116,7 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
         "version": version, "identity": identity, "content_digest": content,
         "created": now.isoformat(timespec="seconds"),
     }  # fmt: skip
-    write_release(staging, workspace, params, tables, facts)
+    write_release(staging, workspace, params, tables, facts, contracts)
     verify(staging)
     _flush(staging)
     staging.rename(folder)
@@ -206,6 +212,7 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
         *sorted(workspace.evaluation.glob("*.parquet")),
         workspace.masses / "mass_function.parquet",
         workspace.figures / "figures.json",  # holds the digest of every figure and its tables
+        workspace.raw / "quarantine.parquet",
     ]
     digests = {f.name: file_digest(f) for f in files if f.exists()}
     code = hashlib.sha256(source_digest("figures").encode())
@@ -217,7 +224,7 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
 
 def write_release(
     folder: Path, workspace: Workspace, params: Params, tables: dict[str, pa.Table],
-    facts: dict[str, Any],
+    facts: dict[str, Any], contracts: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write what a release holds beside its Parquet files, the checksums last."""
     from cmass import figures
@@ -226,12 +233,15 @@ def write_release(
     from cmass.publish.model_card import model_card
     from cmass.publish.readme import readme
     from cmass.publish.report import write_report
+    from cmass.publish.report.contracts import write_contracts
 
     write_database(
         folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}
     )
     write_json(folder / "provenance.json", facts)
-    write_report(folder / "report.html", workspace, params, tables, facts)
+    write_report(folder / "report.html", workspace, params, tables, facts, contracts)
+    write_json(folder / "contracts.json", contracts)
+    write_contracts(folder / "contracts.html", params.publish.title, facts["release"], contracts)
     save_overview(workspace, folder / "overview.png", params)
     card = model_card(tables, facts, figures.tables(workspace), figures.missing_words(workspace))
     (folder / "model_card.md").write_text(card, encoding="utf-8")
@@ -324,6 +334,27 @@ def find_release(releases: Path, identity: str) -> Path | None:
     return None
 
 
+def last_release(workspace: Workspace) -> Path | None:
+    """The last release of the workspace's survey and profile; None if there is none.
+
+    That is the one that its products became last, as the receipt says, even if a newer one was left
+    for it; without a receipt the newest.
+    """
+    mine = [f for f in complete_releases(workspace.releases) if _kind(f) == _own_kind(workspace)]
+    receipt = read_json(workspace.receipt) if workspace.receipt.exists() else {}
+    named = [folder for folder in mine if folder.name == receipt.get("version")]
+    return (named or mine)[-1] if mine else None
+
+
+def _own_kind(workspace: Workspace) -> tuple[str, str]:
+    return workspace.profile, workspace.survey
+
+
+def _kind(folder: Path) -> tuple[str, str]:
+    release = read_json(folder / "provenance.json")["release"]
+    return release["profile"], release["survey"]
+
+
 @contextmanager
 def _lock(releases: Path) -> Iterator[None]:
     """Hold the releases; the kernel lets go when the process ends, however it ends."""
@@ -395,12 +426,8 @@ def _prune(releases: Path, current: str, keep: int) -> None:
     """Remove the oldest releases of the same profile and survey, so that `keep` are left
     beside the current one."""
 
-    def kind(folder: Path) -> tuple[str, str]:
-        release = read_json(folder / "provenance.json")["release"]
-        return release["profile"], release["survey"]
-
-    mine = kind(releases / current)
-    others = [f for f in complete_releases(releases) if f.name != current and kind(f) == mine]
+    mine = _kind(releases / current)
+    others = [f for f in complete_releases(releases) if f.name != current and _kind(f) == mine]
     for folder in others[: max(0, len(others) - keep)]:
         doomed = releases / f".staging-{folder.name}"
         folder.rename(doomed)  # gone at once, even if the removal is broken off

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cmass import formats
+from cmass.contracts.quarantine import sift
 from cmass.ingest import footprint, galweight, sdss
-from cmass.ingest.source_table import sift
 from cmass.params import load_params
 from cmass.pretrained import SHIPPED, WEIGHTS, load_bundle
 from tests.surveys import catalogue, dat_text, galaxy_rows, tsv_text, window_text

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cmass.contracts.quarantine import sift
 from cmass.errors import InputError
 from cmass.ingest import galweight
-from cmass.ingest.source_table import sift
 from tests.surveys import catalogue, dat_text, shared_data, tsv_text
 
 
@@ -76,11 +76,35 @@ def test_a_cut_dat_file_is_an_error(tmp_path):
     text = dat_text(catalogue())
     path = tmp_path / "galwcls.dat"
     path.write_text(text[: len(text) * 2 // 3 - 100])
-    with pytest.raises(InputError, match="fields instead of 39") as raised:
+    with pytest.raises(InputError, match="cut short") as raised:
         galweight.read(path)
     assert raised.value.row == 19
     path.write_text(text[:-4])
     with pytest.raises(InputError, match="cut short"):
+        galweight.read(path)
+
+
+@pytest.mark.parametrize("suffix", [".dat", ".tsv"])
+def test_a_line_of_other_length_is_set_aside_and_kept(tmp_path, suffix):
+    """One slip in the middle of a file; if most lines are like that it is another table."""
+    separator = "|" if suffix == ".dat" else "\t"
+    path = write(tmp_path, suffix, catalogue())
+    lines = path.read_text().splitlines(keepends=True)
+    first = len(lines) - 30 - 2 * (suffix == ".tsv")  # a blank line and #END#
+    line = lines[first + 7]
+    lines[first + 7] = line.replace(separator, " ", 1)
+    path.write_text("".join(lines))
+    good, bad = sift(galweight.read(path))
+    assert good.num_rows == 29
+    (row,) = bad.to_pylist()
+    assert (row["row_number"], row["column_name"], row["key_text"]) == (7, "", "")
+    assert "fields instead of" in row["reason"] and row["source_file"] == path.name
+    assert row["value_text"] == lines[first + 7].rstrip("\n")
+
+    for number in range(first, first + 16):
+        lines[number] = "no row\n"
+    path.write_text("".join(lines))
+    with pytest.raises(InputError, match="1 fields instead of"):
         galweight.read(path)
 
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cmass.contracts.quarantine import sift
 from cmass.errors import InputError
 from cmass.ingest import sdss
 from cmass.ingest.footprint import Footprint
-from cmass.ingest.source_table import sift
 
 NORTH = Footprint(np.zeros(1, np.int32), np.array([[0.0, 0.0, 1.0, 1.0]]))
 HEAD = "#Table1\ngalaxy_id,ra,dec,z,z_err,r_mag,programname\n"

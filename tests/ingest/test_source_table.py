@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmass.columns import TABLES
+from cmass.contracts.quarantine import sift
 from cmass.errors import InputError
-from cmass.ingest.source_table import SourceTable, numbers, sift
+from cmass.ingest.source_table import SourceTable, numbers
 from cmass.tables import check_table
 
 

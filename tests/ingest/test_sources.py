@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmass import ingest
+from cmass.contracts import handovers
 from cmass.errors import InputError, SourceError
 from cmass.ingest.http import Downloader
 from cmass.ingest.sources import EmbeddedSource, MirrorSource, NetworkSource, choose_source
@@ -105,7 +106,9 @@ def test_network(workspace, network_params, archive):
         assert facts["sha256"] == file_digest(workspace.raw / f"{name}.parquet")
         assert facts["producer"] and facts["citation"] and facts["licence"]
         assert facts["rows_in_source"] == facts["rows"] == tables[name].num_rows
-    assert read_json(workspace.raw / "expectations.json")["success"]
+    contract = handovers.examine("ingest", workspace, network_params)
+    assert contract["success"]
+    assert [(a["rows_in"], a["rows_out"]) for a in contract["accounts"][:2]] == [(30, 30), (400, 400)]
 
 
 def test_network_resumes_after_a_broken_chunk(workspace, network_params, archive):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from cmass.contracts.quarantine import sift
+from cmass.contracts.suites import table_check, validate
+from cmass.contracts.units import check_xray_units
 from cmass.errors import InputError
-from cmass.expectations import check_xray_units, validate
 from cmass.ingest import xray
-from cmass.ingest.source_table import sift
 from tests.surveys import csv_text, shared_data, tsv_text, xray_catalogue
 
 
@@ -38,7 +39,7 @@ def test_all_formats_give_the_same_table(tmp_path, suffix):
     ):  # fmt: skip
         # one rounding of a product
         np.testing.assert_allclose(good[ours], [row[theirs] * unit for row in rows], rtol=1e-15)
-    assert validate({"xray_clusters": good})["success"]
+    assert validate([table_check("xray_clusters", good)])["success"]
 
 
 def test_masses_carry_h(tmp_path):

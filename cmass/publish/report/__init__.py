@@ -12,7 +12,7 @@ import pyarrow as pa
 from cmass.errors import InputError
 from cmass.params import Params
 from cmass.publish import summary
-from cmass.tables import read_json, read_table
+from cmass.tables import read_table
 from cmass.workspace import Workspace
 
 #: Largest report, bytes.
@@ -55,7 +55,7 @@ class Section:
 
 def write_report(
     path: Path, workspace: Workspace, params: Params, tables: dict[str, pa.Table],
-    facts: dict[str, Any],
+    facts: dict[str, Any], contracts: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write the report of a release.
 
@@ -70,6 +70,8 @@ def write_report(
         Tables of the release by name.
     facts : dict
         Provenance, as `cmass.publish.provenance.gather` gives it with the version added.
+    contracts : dict, optional
+        As `cmass.contracts.release.gather` gives them.
     """
     import jinja2
     import markupsafe
@@ -77,6 +79,7 @@ def write_report(
     from cmass import figures
     from cmass.figures.style import DARK, PALETTE
     from cmass.publish.model_card import RIVAL_METRICS, rival_rows
+    from cmass.publish.report.contracts import contract_words
     from cmass.publish.report.words import glossary
 
     def code(words: str) -> markupsafe.Markup:
@@ -85,7 +88,6 @@ def write_report(
         return markupsafe.Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escaped))
 
     masses, calibration = tables["masses"], tables["calibration"]
-    expectations = workspace.raw / "expectations.json"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cmass.publish.report", "."), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -117,7 +119,7 @@ def write_report(
         numbers=[n for n in numbers if n.bin in main],
         numbers_by_bin=[n for n in numbers if n.bin not in main],
         flags=summary.flag_counts(masses),
-        expectations=expectation_rows(read_json(expectations)) if expectations.exists() else [],
+        contracts=contract_words(contracts) if contracts else None,
         sources=summary.leaves(facts["sources"]),
         model=summary.leaves({**facts["model"], "registry": facts["registry"]}),
         parameters=summary.leaves({**facts["parameters"], **facts["model_parameters"]}),
@@ -235,17 +237,3 @@ def _realism_scores(workspace: Workspace, params: Params) -> list[Any]:
     if not file.exists():
         return []
     return list(score_rows(read_table(file, "realism"), params.realism.agreement))
-
-
-def expectation_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results of `cmass.expectations.validate` as rows: one a table and expectation."""
-    return [
-        {
-            "table": name, "expectation": row["expectation"].replace("_", " "),
-            "column": row["column"],
-            "limits": ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row["limits"].items()),
-            "success": row["success"], "found": row["found"],
-        }
-        for name, table in results["tables"].items()
-        for row in table["expectations"]
-    ]  # fmt: skip
