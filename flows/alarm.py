@@ -23,11 +23,15 @@ BLOCK = "cmass-alarm"
 _PAYLOAD = {"text": "{{subject}}\n{{body}}", "subject": "{{subject}}", "body": "{{body}}"}
 
 
-def message(flow_name: str, run_name: str, step: str | None, state: Any, url: str) -> tuple[str, str]:
+def message(
+    flow_name: str, run_name: str, step: str | None, state: Any, url: str
+) -> tuple[str, str]:
     """Subject and body of an alarm."""
     where = f" in step {step}" if step else ""
     subject = f"cmass: {flow_name} {state.name.lower()}{where} (run {run_name})"
-    reason = (state.message or "no reason given").removeprefix("Flow run encountered an exception: ")
+    reason = (state.message or "no reason given").removeprefix(
+        "Flow run encountered an exception: "
+    )
     return subject, f"{reason}\n{url}".strip()
 
 
@@ -48,7 +52,7 @@ def alarm(flow: Any, run: Any, state: Any) -> None:
     Trouble with the webhook is logged and goes no further: the run has failed already.
     """
     try:
-        block = CustomWebhookNotificationBlock.load(BLOCK)
+        block: Any = CustomWebhookNotificationBlock.load(BLOCK)
     except (ValueError, ObjectNotFound):
         log.info("no block %s: nobody is told", BLOCK)
         return

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
 
 from cmass.pipeline import STEPS
-from flows.steps import STEP_HOURS, Choices, Hours, Profile, Survey, flow_options, run_steps
+from flows.steps import (
+    STEP_HOURS,
+    Choices,
+    Data,
+    Force,
+    Hours,
+    Mirror,
+    ParamsFile,
+    Profile,
+    Scheduler,
+    Survey,
+    flow_options,
+    run_steps,
+    said,
+)
 
 #: A list to choose from on Prefect's page.
-StepName = StrEnum("StepName", [(s.name, s.name) for s in STEPS])
+StepName = StrEnum("StepName", [(s.name, s.name) for s in STEPS])  # type: ignore[misc]
 
 
 @flow(**flow_options("backfill"))
 def backfill(
-    name: StepName,
-    profile: Profile | None = None,
-    survey: Survey | None = None,
-    mirror: Path | None = None,
-    data: Path | None = None,
-    params_file: Path | None = None,
-    scheduler: str | None = None,
+    name: Annotated[StepName, said("The step")],
+    profile: Profile = None,
+    survey: Survey = None,
+    mirror: Mirror = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    scheduler: Scheduler = None,
     step_hours: Hours = STEP_HOURS,
-    force: bool = True,
+    force: Force = True,
 ) -> list[str]:
     """Run one step, whatever its stamp says.
 

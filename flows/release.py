@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
 from cmass.pipeline import RUNS
 from flows.steps import (
     STEP_HOURS,
     Choices,
+    Data,
+    Force,
     Hours,
+    Mirror,
+    ParamsFile,
     Profile,
+    Scheduler,
     Survey,
     flow_options,
     publish_results,
@@ -21,14 +24,14 @@ from flows.steps import (
 
 @flow(**flow_options("release"))
 def release(
-    profile: Profile | None = None,
-    survey: Survey | None = None,
-    mirror: Path | None = None,
-    data: Path | None = None,
-    params_file: Path | None = None,
-    scheduler: str | None = None,
+    profile: Profile = None,
+    survey: Survey = None,
+    mirror: Mirror = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    scheduler: Scheduler = None,
     step_hours: Hours = STEP_HOURS,
-    force: bool = False,
+    force: Force = False,
 ) -> list[str]:
     """Bring every step up to date, to a released catalogue.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from cmass.pipeline import RUNS
 from flows.steps import (
     STEP_HOURS,
     Choices,
+    Data,
+    Force,
     Hours,
+    ParamsFile,
     Profile,
+    Scheduler,
+    Seed,
     Survey,
     flow_options,
     run_steps,
@@ -23,14 +24,14 @@ from flows.steps import (
 
 @flow(**flow_options("retrain"))
 def retrain(
-    profile: Profile | None = None,
-    survey: Survey | None = None,
-    data: Path | None = None,
-    params_file: Path | None = None,
-    seed: Annotated[int, Field(ge=0)] | None = None,
-    scheduler: str | None = None,
+    profile: Profile = None,
+    survey: Survey = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    seed: Seed = None,
+    scheduler: Scheduler = None,
     step_hours: Hours = STEP_HOURS,
-    force: bool = False,
+    force: Force = False,
 ) -> list[str]:
     """Make mocks, train and judge a model, without touching the survey.
 

@@ -21,8 +21,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import concurrency
-from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
@@ -33,9 +40,38 @@ from cmass.pipeline import RUNS, first_stale, run_if_stale, step, workspace_lock
 from cmass.workspace import Workspace
 from flows.alarm import alarm
 
-Profile = Literal["smoke", "standard", "paper"]
-Survey = Literal["embedded", "sdss"]
-Hours = Annotated[float, Field(gt=0, description="longest time of one step")]
+
+def said(words: str, **limits: Any) -> Any:
+    """What Prefect's page says of a parameter (it reads no NumPy docstrings, nor `description`)."""
+    return Field(json_schema_extra={"description": words}, **limits)
+
+
+Profile = Annotated[
+    Literal["smoke", "standard", "paper"] | None,
+    said("Size of the run; by default that of params.yaml"),
+]
+Survey = Annotated[
+    Literal["embedded", "sdss"] | None,
+    said("Survey that gets masses; by default that of params.yaml"),
+]
+Mirror = Annotated[
+    Path | None,
+    said("Folder that stands in for the network; by default that of params.yaml"),
+]
+Data = Annotated[
+    Path | None, said("Data folder; by default CMASS_DATA of the worker, or data of its folder")
+]
+ParamsFile = Annotated[
+    Path | None, said("Parameters; by default params.yaml of the worker's folder")
+]
+Seed = Annotated[
+    int | None, said("Seed of mocks and training; by default that of params.yaml", ge=0)
+]
+Scheduler = Annotated[
+    str | None, said("Dask scheduler; by default CMASS_SCHEDULER, or that of params.yaml")
+]
+Hours = Annotated[float, said("Longest time of one step, hours", gt=0)]
+Force = Annotated[bool, said("Run even what is up to date")]
 
 #: Keys of the artifacts: numbers, steps, how far, and where the report is.
 HEADLINE_KEY, STEPS_KEY, PROGRESS_KEY, REPORT_KEY = (
@@ -118,8 +154,8 @@ def _alone(root: Path) -> Iterator[None]:
 class Choices:
     """What a run was asked for; what is None is as params.yaml and the environment have it."""
 
-    profile: Profile | None = None
-    survey: Survey | None = None
+    profile: Profile = None
+    survey: Survey = None
     mirror: Path | None = None
     data: Path | None = None
     params_file: Path | None = None
@@ -184,7 +220,9 @@ def run_steps(
             if ask:
                 ask_sources(workspace, params)
             for number, name in enumerate(names, start=1):
-                done.rows.append({"step": step(name).name, "ran": "failed", "why": "", "seconds": ""})
+                done.rows.append(
+                    {"step": step(name).name, "ran": "failed", "why": "", "seconds": ""}
+                )
                 start = time.monotonic()
                 why = one(name, workspace, params, force)
                 done.rows[-1] |= {
@@ -238,6 +276,24 @@ def start_release(done: Ran, choices: Choices) -> str | None:
         for name, value in vars(choices).items()
         if value is not None and name != "seed"
     }
-    run = run_deployment(RELEASE, parameters=parameters, timeout=0)
+    with get_client(sync_client=True) as client:
+        if _waits(client, parameters):
+            get_run_logger().info("release waits already (%s)", words)
+            return words
+        there = client.read_deployment_by_name(RELEASE)
+        run = client.create_flow_run_from_deployment(there.id, parameters=parameters)
     get_run_logger().info("started %s (%s)", run.name, words)
     return words
+
+
+def _waits(client: Any, parameters: dict[str, Any]) -> bool:
+    """Whether a release with these parameters is about to begin: it will find what we found."""
+    waiting = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[RELEASE.partition("/")[0]])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])
+            )
+        ),
+    )
+    return any(run.parameters == parameters for run in waiting)

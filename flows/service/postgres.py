@@ -58,7 +58,10 @@ def install() -> None:
             raise
     log.warning("PostgreSQL is not installed: apt-get install postgresql")
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "postgresql"]):
+    for words in (
+        ["update", "-qq"],
+        ["install", "-y", "-qq", "--no-install-recommends", "postgresql"],
+    ):
         done = subprocess.run(
             ["apt-get", *words], env=quiet, capture_output=True, text=True, check=False
         )

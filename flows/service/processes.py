@@ -74,6 +74,12 @@ def database_environment(settings: ServiceSettings) -> dict[str, str]:
     return {"PGPASSWORD": own_secrets(settings)["PGPASSWORD"]}
 
 
+def python_path() -> str:
+    """``PYTHONPATH`` with which our own code is found, before what it was."""
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(ROOT), *(p for p in before if p and p != str(ROOT))])
+
+
 def _python(module: str, *words: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *words)
 
@@ -81,7 +87,7 @@ def _python(module: str, *words: str) -> tuple[str, ...]:
 def programs(settings: ServiceSettings) -> list[Program]:
     """Every program of the service, in the order of their stages."""
     s = settings
-    shared = worker_environment(s) | {"PYTHONPATH": str(ROOT)}
+    shared = worker_environment(s) | {"PYTHONPATH": python_path()}
     database = database_environment(s)
     address = f"{DATABASE_USER}@{HOST}:{s.postgres_port}"
     keys = {n: v for n, v in shared.items() if n.startswith("AWS_")}
@@ -137,7 +143,7 @@ def programs(settings: ServiceSettings) -> list[Program]:
             "dask-scheduler", 1,
             _python("dask", "scheduler", "--host", HOST, "--port", str(s.dask_port),
                     "--no-dashboard", "--dashboard-address", f"{HOST}:0"),
-            {"PYTHONPATH": str(ROOT)}, lambda: health.listens(s.dask_port),
+            {"PYTHONPATH": python_path()}, lambda: health.listens(s.dask_port),
         ),
         Program(
             "dask-workers", 2,
@@ -145,7 +151,7 @@ def programs(settings: ServiceSettings) -> list[Program]:
                     str(s.dask_workers), "--nthreads", "1", "--no-dashboard",
                     "--dashboard-address", f"{HOST}:0",
                     "--local-directory", str(s.home / "dask")),
-            {"PYTHONPATH": str(ROOT)}, lambda: health.dask(s),
+            {"PYTHONPATH": python_path()}, lambda: health.dask(s),
         ),
         Program(
             "worker", 2,

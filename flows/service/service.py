@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +10,14 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cmass.errors import WorkspaceError
-from flows.service import health, postgres
-from flows.service.processes import Program, database_environment, programs
+from flows.service import deployments, health, postgres, prepare
+from flows.service.processes import (
+    DATABASE_USER,
+    Program,
+    database_environment,
+    programs,
+    python_path,
+)
 from flows.service.settings import (
     HOST,
     ROOT,
@@ -98,38 +101,16 @@ def _write_worker_environment(settings: ServiceSettings) -> None:
 
 def _furnish(settings: ServiceSettings) -> None:
     """Databases, MLflow's tables and the bucket, before the first server asks for them."""
-    from cmass.errors import CmassError
-
     postgres.create_databases(settings)
-    store = health.store(settings)
-    if settings.bucket not in {b["Name"] for b in store.list_buckets()["Buckets"]}:
-        store.create_bucket(Bucket=settings.bucket)
-    address = f"postgresql+psycopg2://cmass@{HOST}:{settings.postgres_port}/mlflow"
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", "db", "upgrade", address],
-        env=os.environ | database_environment(settings) | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        capture_output=True, text=True, check=False, cwd=settings.home,
-    )  # fmt: skip
-    if done.returncode:
-        raise CmassError(f"mlflow db upgrade failed: {done.stderr.strip()[-800:]}")
+    prepare.create_bucket(health.store(settings), settings.bucket)
+    address = f"postgresql+psycopg2://{DATABASE_USER}@{HOST}:{settings.postgres_port}/mlflow"
+    prepare.upgrade_mlflow(address, database_environment(settings))
 
 
 def register(settings: ServiceSettings) -> None:
     """Register the deployments of ``prefect.yaml`` and, if asked for, the alarm."""
-    from cmass.errors import CmassError
-
-    names = {"CMASS_HOME": str(ROOT), "CMASS_POOL": settings.pool, "PYTHONPATH": str(ROOT)}
-    environment = os.environ | worker_environment(settings) | names
-    commands = [["-m", "prefect", "--no-prompt", "deploy", "--all"]]
-    if os.environ.get("CMASS_ALARM_URL"):
-        commands.append(["-m", "flows.alarm"])
-    for words in commands:
-        done = subprocess.run(
-            [sys.executable, *words], env=environment, capture_output=True, text=True, check=False,
-            cwd=ROOT,
-        )  # fmt: skip
-        if done.returncode:
-            raise CmassError(f"{' '.join(words)} failed:\n{(done.stdout + done.stderr)[-1500:]}")
+    names = {"CMASS_HOME": str(ROOT), "CMASS_POOL": settings.pool, "PYTHONPATH": python_path()}
+    deployments.register(worker_environment(settings) | names)
 
 
 @dataclass(frozen=True)

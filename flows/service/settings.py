@@ -41,7 +41,8 @@ class ServiceSettings(BaseSettings):
     pool: str = Field("cmass", description="work pool of Prefect")
     postgres_port: int = Field(5442, ge=1024, le=65535, description="PostgreSQL")
     postgres_user: str | None = Field(
-        None, description="user that runs PostgreSQL where we are root; by default postgres or nobody"
+        None,
+        description="user that runs PostgreSQL where we are root; by default postgres or nobody",
     )
     s3_port: int = Field(8333, ge=1024, le=55535, description="S3 (SeaweedFS)")
     s3_master_port: int = Field(9333, ge=1024, le=55535, description="SeaweedFS, its master")

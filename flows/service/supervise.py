@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cmass.errors import WorkspaceError
-from flows.service.processes import Program, programs
+from flows.service.processes import Program, programs, python_path
 from flows.service.settings import ROOT, ServiceSettings
 
 #: Longest path of a socket that the kernel takes, with room for supervisord's own suffix.
@@ -41,7 +41,9 @@ def socket_path(settings: ServiceSettings) -> Path:
     folder = Path(tempfile.gettempdir()) / f"cmass-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
-        raise WorkspaceError(f"{folder} belongs to somebody else: choose a shorter CMASS_SERVICE_HOME")
+        raise WorkspaceError(
+            f"{folder} belongs to somebody else: choose a shorter CMASS_SERVICE_HOME"
+        )
     return folder / f"{short}.sock"
 
 
@@ -63,7 +65,7 @@ def configuration(settings: ServiceSettings) -> str:
         lines += [
             f"[program:{one.name}]",
             f"command={sys.executable} -m flows.service run {one.name}",
-            f'environment=PYTHONPATH="{ROOT}",CMASS_SERVICE_HOME="{home}"',
+            f'environment=PYTHONPATH="{python_path()}",CMASS_SERVICE_HOME="{home}"',
             "autostart=false", "autorestart=true", "startsecs=3", "startretries=5",
             f"priority={one.stage}", f"stopsignal={one.stop_signal}", "stopwaitsecs=40",
             "stopasgroup=true" if one.stop_signal == "TERM" else "stopasgroup=false",
@@ -117,11 +119,15 @@ class Supervisor:
             capture_output=True, text=True, check=False, cwd=ROOT,
         )  # fmt: skip
         if done.returncode:
-            raise WorkspaceError(f"supervisord does not start: {(done.stderr or done.stdout)[-600:]}")
+            raise WorkspaceError(
+                f"supervisord does not start: {(done.stderr or done.stdout)[-600:]}"
+            )
         end = time.monotonic() + 20
         while not self.runs():
             if time.monotonic() > end:
-                raise WorkspaceError(f"supervisord does not answer: {self.settings.logs}/supervisord.log")
+                raise WorkspaceError(
+                    f"supervisord does not answer: {self.settings.logs}/supervisord.log"
+                )
             time.sleep(0.1)
 
     def start(self, one: Program) -> None:
@@ -132,7 +138,9 @@ class Supervisor:
             self._ask().startProcess(one.name, False)
         except Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
-                raise WorkspaceError(f"{one.name} cannot be started: {fault.faultString}") from fault
+                raise WorkspaceError(
+                    f"{one.name} cannot be started: {fault.faultString}"
+                ) from fault
 
     def stop(self) -> None:
         """Stop the programs, the last stage first, then the supervisor itself."""
@@ -185,7 +193,9 @@ def wait_until_well(supervisor: Supervisor, waiting: list[Program], seconds: flo
             try:
                 one.well()
                 break
-            except Exception as error:  # of sockets, HTTP, databases, Dask: any of them means not yet
+            except (
+                Exception
+            ) as error:  # of sockets, HTTP, databases, Dask: any of them means not yet
                 reason = error
             state = supervisor.states()[one.name].word
             if state == "FATAL" or time.monotonic() > end:

@@ -85,11 +85,52 @@ def test_run_is_completed_with_its_artifact(prefect_api, small, tmp_path):
     )
     text = next(a["data"] for a in artifacts if a["key"] == "cmass-headline")
     assert "release 2026.01.01-abcdef01" in text
+    (row,) = json.loads(next(a["data"] for a in artifacts if a["key"] == "cmass-steps"))
+    assert (row["step"], row["ran"], row["why"]) == ("ingest", "yes", "not made yet")
+    assert row["seconds"] >= 0
+    assert next(a["data"] for a in artifacts if a["key"] == "cmass-progress") == 100
     assert "| mocks: mean of log10(M_true/M_pred) | 0.012 dex | 0.003 | 0.040 |" in text
     assert "| survey: clusters in the catalogue | 61 |  |  |" in text
     # the second run finds everything up to date
     assert small.release(profile="smoke", data=data, params_file=PARAMS) == []
     assert CALLS == ["work"]
+
+
+def test_a_step_that_takes_too_long_is_stopped(prefect_api, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "STEPS", one(endless))
+    with pytest.raises(TimeoutError):
+        small.release(profile="smoke", data=tmp_path, params_file=PARAMS, step_hours=2 / 3600)
+    run = newest_run(prefect_api, "cmass-release")
+    assert run["state_type"] == "FAILED"
+    artifacts = ask(
+        prefect_api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    (row,) = json.loads(next(a["data"] for a in artifacts if a["key"] == "cmass-steps"))
+    assert row["ran"] == "failed"
+
+
+def endless(workspace: Workspace, params: Any) -> None:
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+def test_ingest_tells_when_a_release_would_run(prefect_api, small, tmp_path, monkeypatch):
+    """Without a deployment nothing is started; the log and the return value say so."""
+    from flows import ingest, steps
+
+    monkeypatch.setitem(pipeline.RUNS, "ingest", ("ingest",))
+    heard = []
+    monkeypatch.setattr(
+        ingest, "start_release", lambda *given: heard.append(steps.start_release(*given))
+    )
+    options = {"profile": "smoke", "survey": "embedded", "data": tmp_path, "params_file": PARAMS}
+    assert ingest.ingest(**options) == ["ingest"]
+    assert ingest.ingest(**options) == []
+    (tmp_path / "smoke" / "embedded" / "masses" / "comparison.parquet").unlink()
+    monkeypatch.setitem(pipeline.RUNS, "ingest", ())
+    assert ingest.ingest(**options) == []
+    assert heard[:2] == [None, None]
+    assert heard[2].startswith("ingest: outputs missing or changed")
 
 
 def refused(workspace: Workspace, params: Any) -> None:
