@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import concurrency
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
@@ -136,6 +138,15 @@ def ask_sources(workspace: Workspace, params: Params) -> list[str]:
     return changed
 
 
+def make_limit(name: str) -> None:
+    """Make the server's limit `name` of one, unless it is there.
+
+    Prefect asks and then makes it: of two flows that begin together, one comes second.
+    """
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.upsert_global_concurrency_limit_by_name(name, limit=1)
+
+
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Let one flow at a time work on a data folder: others wait for their turn.
@@ -144,8 +155,7 @@ def _alone(root: Path) -> Iterator[None]:
     that know nothing of the server.
     """
     name = "cmass-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, limit=1)
+    make_limit(name)
     with concurrency(name, strict=True, raise_on_lease_renewal_failure=False):
         yield
 
@@ -280,8 +290,7 @@ def start_release(done: Ran, choices: Choices) -> str | None:
         if _waits(client, parameters):
             get_run_logger().info("release waits already (%s)", words)
             return words
-        there = client.read_deployment_by_name(RELEASE)
-        run = client.create_flow_run_from_deployment(there.id, parameters=parameters)
+    run: Any = run_deployment(RELEASE, parameters=parameters, timeout=0)
     get_run_logger().info("started %s (%s)", run.name, words)
     return words
 

@@ -206,6 +206,23 @@ def test_two_flows_take_turns(prefect_api, tmp_path):
     assert first_end < second_start
 
 
+def test_flows_that_begin_together_share_the_limit(prefect_api, monkeypatch):
+    """Both find no limit and make one: the second is told that it exists."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.steps import make_limit
+
+    def nothing(self, name):
+        raise ObjectNotFound(Exception("none yet"))
+
+    monkeypatch.setattr(SyncPrefectClient, "read_global_concurrency_limit_by_name", nothing)
+    make_limit("cmass-together")
+    make_limit("cmass-together")
+    found = ask(prefect_api, "v2/concurrency_limits/filter")
+    assert [one["limit"] for one in found if one["name"] == "cmass-together"] == [1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_release_flow_from_nothing_to_a_release(prefect_api, tmp_path):
