@@ -542,6 +542,19 @@ def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digest
     return _what_changed(one, workspace, params, digests, stamp)
 
 
+def _inputs_beside(
+    stamp: dict[str, Any], one: Step, workspace: Workspace, params: Params, digests: _Digests
+) -> dict[str, str] | None:
+    """Digests of the inputs of `one`, to be compared with those in `stamp`.
+
+    A download that is no longer kept has not changed.
+    """
+    inputs = digests.of(_inputs(one, workspace, params))
+    if inputs is not None and _downloads(one, params):
+        return (stamp.get("inputs") or {}) | inputs
+    return inputs
+
+
 def _what_changed(
     one: Step, workspace: Workspace, params: Params, digests: _Digests, stamp: dict[str, Any]
 ) -> str | None:
@@ -552,7 +565,7 @@ def _what_changed(
     changed = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
     if changed:
         return f"parameters changed: {', '.join(changed)}"
-    inputs = digests.of(_inputs(one, workspace, params))
+    inputs = _inputs_beside(stamp, one, workspace, params, digests)
     if inputs != stamp.get("inputs"):
         return f"inputs changed: {_difference(inputs, stamp.get('inputs'))}"
     outputs = digests.of(one.outputs(workspace))
@@ -615,7 +628,9 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Dig
             continue
         if stamp.get("params") != parameter_values(earlier, params):
             other = "with other parameters"
-        elif (own := digests.of(_inputs(earlier, workspace, params))) != stamp.get("inputs"):
+        elif (own := _inputs_beside(stamp, earlier, workspace, params, digests)) != stamp.get(
+            "inputs"
+        ):
             other = f"of other inputs ({_difference(own, stamp.get('inputs'))})"
         else:
             continue

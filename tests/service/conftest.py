@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -18,3 +23,12 @@ def service():
         pytest.skip(f"no service runs in {settings.home}: make serve")
     assert not {one.name: one.trouble for one in found if not one.well}
     return settings
+
+
+@pytest.fixture
+def folder(service) -> Iterator[Path]:
+    """A folder that every process of the service can reach, gone afterwards."""
+    (service.home / "test").mkdir(exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=service.home.resolve() / "test", prefix="run-"))
+    yield path
+    shutil.rmtree(path)

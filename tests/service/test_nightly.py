@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from cmass.pipeline import RUNS
-from flows.service.settings import ServiceSettings, worker_environment
+from flows.service.settings import ServiceSettings
 from tests.service.mirror import embedded_archive, lose_a_cluster, served, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -133,15 +132,6 @@ def versions(data: Path) -> list[str]:
     return sorted(p.name for p in (data / "release").iterdir() if p.is_dir() and not p.is_symlink())
 
 
-@pytest.fixture
-def folder(service) -> Iterator[Path]:
-    """A folder that every process of the service can reach, gone afterwards if all went well."""
-    (service.home / "test").mkdir(exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=service.home.resolve() / "test", prefix="run-"))
-    yield path
-    shutil.rmtree(path)
-
-
 def test_nightly(service, folder):
     data = folder / "data"
     prefect = Prefect(service, data)
@@ -237,51 +227,3 @@ def screenshot(url: str, file: Path) -> None:
     )  # fmt: skip
     shutil.rmtree(home, ignore_errors=True)
     assert file.stat().st_size > 10_000
-
-
-def test_dvc_reaches_the_store(service, folder):
-    """What the archive of releases will do: a remote in the bucket, named by the environment."""
-    environment = os.environ | worker_environment(service)
-    (folder / "file").write_text("bytes")
-
-    def dvc(*words: str) -> None:
-        done = subprocess.run(
-            ["dvc", *words],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-    dvc("init", "--no-scm", "--quiet")
-    dvc("config", "core.analytics", "false")
-    dvc("remote", "add", "-d", "store", environment["CMASS_REMOTE"] + "/test")
-    dvc("remote", "modify", "store", "endpointurl", environment["AWS_ENDPOINT_URL"])
-    dvc("add", "--quiet", "file")
-    dvc("push", "--quiet")
-    (folder / "file").unlink()
-    shutil.rmtree(folder / ".dvc" / "cache")
-    dvc("pull", "--quiet")
-    assert (folder / "file").read_text() == "bytes"
-
-
-def test_no_secret_is_on_a_command_line_or_in_a_log(service):
-    import psutil
-
-    from flows.service.settings import own_secrets
-
-    values = [v for n, v in own_secrets(service).items() if n != "AWS_ACCESS_KEY_ID"]
-    lines = []
-    for process in psutil.process_iter():
-        try:
-            lines.append(" ".join(process.cmdline()))
-        except psutil.Error:  # it has gone, or is not ours
-            continue
-    files = [p for p in (*service.logs.iterdir(), service.home / "supervisord.conf") if p.is_file()]
-    texts = [*lines, *(p.read_text(errors="replace") for p in files)]
-    assert len(texts) > 10
-    assert not [t[:100] for t in texts for v in values if v in t]
-    for name in ("secrets.env", "worker.env"):
-        assert (service.home / name).stat().st_mode & 0o077 == 0
