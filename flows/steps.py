@@ -231,14 +231,14 @@ def run_steps(
                 ask_sources(workspace, params)
             for number, name in enumerate(names, start=1):
                 done.rows.append(
-                    {"step": step(name).name, "ran": "failed", "why": "", "seconds": ""}
+                    {"step": step(name).name, "ran": "failed", "seconds": "", "why": ""}
                 )
                 start = time.monotonic()
                 why = one(name, workspace, params, force)
                 done.rows[-1] |= {
                     "ran": "no" if why is None else "yes",
-                    "why": why or "up to date",
                     "seconds": round(time.monotonic() - start, 1),
+                    "why": why or "up to date",
                 }
                 update_progress_artifact(_id(bar), progress=100 * number / len(names))
         finally:

@@ -18,6 +18,8 @@ from flows.service.settings import HOST, ROOT, ServiceSettings, own_secrets, wor
 DATABASES = ("prefect", "mlflow")
 #: Owner of both databases.
 DATABASE_USER = "cmass"
+#: Environment variable of every program and its children: the service's folder.
+MARK = "CMASS_SERVICE_PROGRAM_OF"
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
@@ -203,4 +205,5 @@ def become(settings: ServiceSettings, name: str) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(number))
         if os.getppid() != parent:
             return
-    os.execvpe(one.command[0], one.command, os.environ | dict(one.environment))
+    marked = {MARK: str(settings.home.resolve())}
+    os.execvpe(one.command[0], one.command, os.environ | dict(one.environment) | marked)

@@ -26,7 +26,7 @@ from flows.service.settings import (
     taken_ports,
     worker_environment,
 )
-from flows.service.supervise import Supervisor, wait_until_well
+from flows.service.supervise import Supervisor, end_leftovers, wait_until_well
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def start(settings: ServiceSettings) -> bool:
 
 
 def _prepare(settings: ServiceSettings) -> None:
+    end_leftovers(settings)
     if taken := taken_ports(settings):
         words = ", ".join(f"{port} ({name})" for name, port in taken.items())
         name = next(iter(taken)).split()[0]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pwd
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cmass.errors import WorkspaceError
-from flows.service.processes import Program, programs, python_path
+from flows.service.processes import MARK, Program, programs, python_path
 from flows.service.settings import ROOT, ServiceSettings
+
+log = logging.getLogger(__name__)
 
 #: Longest path of a socket that the kernel takes, with room for supervisord's own suffix.
 _SOCKET_MAX = 90
@@ -177,6 +181,29 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def end_leftovers(settings: ServiceSettings) -> None:
+    """End what a supervisor left that was killed: children of its programs know nothing of its end."""
+    import psutil
+
+    home = str(settings.home.resolve())
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == home:
+                left.append(process)
+        except psutil.Error:  # it has gone, or is somebody else's
+            continue
+    for process in left:
+        log.info("ending process %d, left by a service that was killed", process.pid)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(left, timeout=20)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=10)
 
 
 def wait_until_well(supervisor: Supervisor, waiting: list[Program], seconds: float) -> None:

@@ -94,6 +94,14 @@ class Prefect:
             found[one["key"]] = json.loads(data) if table else data
         return found
 
+    def table_id(self, run: dict[str, Any]) -> str:
+        """Id of the artifact that says what ran."""
+        body = {
+            "artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["cmass-steps"]}}
+        }
+        (one,) = ask(f"{self.api}/artifacts/filter", body)
+        return one["id"]
+
     def steps(self, run: dict[str, Any]) -> dict[str, str]:
         """What the run's artifact says of each step: whether it ran."""
         return {row["step"]: row["ran"] for row in self.artifacts(run)["cmass-steps"]}
@@ -192,7 +200,7 @@ def test_nightly(service, folder):
     shots = service.home / "screenshots"
     ui = service.prefect_api.removesuffix("/api")
     screenshot(f"{ui}/runs/flow-run/{again['id']}", shots / "prefect-run.png")
-    screenshot(f"{ui}/runs/flow-run/{again['id']}?tab=Artifacts", shots / "prefect-artifacts.png")
+    screenshot(f"{ui}/artifacts/artifact/{prefect.table_id(again)}", shots / "prefect-steps.png")
     screenshot(f"{ui}/deployments", shots / "prefect-deployments.png")
     screenshot(f"{service.mlflow_url}/#/models/{names[0]}", shots / "mlflow-model.png")
 

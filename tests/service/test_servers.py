@@ -79,6 +79,21 @@ def test_what_dies_is_started_again(service, name):
         time.sleep(1)
 
 
+def start(service) -> str:
+    """What `make serve` says."""
+    words = [sys.executable, "-m", "flows.service", "start"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CMASS_SERVICE_HOME": str(service.home)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_supervisor_that_was_killed_leaves_nothing_in_the_way(service):
+    os.kill(int((service.home / "supervisord.pid").read_text()), signal.SIGKILL)
+    assert "The service runs, after" in start(service)
+    assert all(one.well for one in look(service))
+
+
 def test_strangers_are_not_let_in(service):
     import boto3
     import psycopg2
@@ -112,9 +127,6 @@ def test_every_program_listens_on_this_machine_only(service):
 
 
 def test_a_second_start_says_so(service):
-    words = [sys.executable, "-m", "flows.service", "start"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CMASS_SERVICE_HOME": str(service.home)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "runs already" in done.stdout
-    assert service.mlflow_url in done.stdout
+    said = start(service)
+    assert "runs already" in said
+    assert service.mlflow_url in said

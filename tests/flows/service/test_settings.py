@@ -6,6 +6,7 @@ import configparser
 import os
 import pwd
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -191,3 +192,19 @@ def test_probe():
 def test_nothing_runs(settings, every_program):
     assert service.look(settings) == []
     assert not service.stop(settings)
+
+
+def test_what_a_killed_service_left_is_ended(settings):
+    def sleeper(home: Path) -> subprocess.Popen:
+        marked = os.environ | {processes.MARK: str(home)}
+        return subprocess.Popen(["sleep", "60"], env=marked)
+
+    ours, other = sleeper(settings.home.resolve()), sleeper(settings.home.parent / "other")
+    try:
+        supervise.end_leftovers(settings)
+        ours.wait(timeout=10)  # or TimeoutExpired: it would have slept a minute
+        assert other.poll() is None
+    finally:
+        for one in (ours, other):
+            one.kill()
+            one.wait()
