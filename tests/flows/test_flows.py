@@ -49,7 +49,8 @@ def work(workspace: Workspace, params: Any) -> None:
         "unit": ["dex", ""],
     }  # fmt: skip
     table = make_table("calibration", rows)
-    write_table(workspace.evaluation / "calibration.parquet", table, "calibration")
+    for folder in (workspace.evaluation, workspace.champion / "evaluation"):
+        write_table(folder / "calibration.parquet", table, "calibration")
     write_table(workspace.masses / "comparison.parquet", table, "calibration")
     write_json(workspace.receipt, {"version": "2026.01.01-abcdef01"})
 
