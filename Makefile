@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow fuzz lint format repro bench pretrained clean
+.PHONY: help setup run test test-slow serve serve-stop serve-status serve-test fuzz lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -41,6 +41,18 @@ test: setup  ## the tests, without the slow ones
 
 test-slow: setup  ## the slow tests: whole pipelines, real servers
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+serve: setup  ## the service: PostgreSQL, S3, Prefect, MLflow, Dask and a worker on this machine
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.service start
+
+serve-stop: setup  ## stop the service; what it keeps stays
+	$(BIN)/python -m flows.service stop
+
+serve-status: setup  ## how every program of the service is
+	$(BIN)/python -m flows.service status
+
+serve-test: serve  ## a scheduled run, a source that changes and two releases, through the service
+	$(BIN)/python -m pytest tests/service -m slow $(ARGS)
 
 fuzz: setup  ## ten thousand damaged files for every reader; ARGS='--inputs 500': fewer
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -362,6 +362,14 @@ STEPS: tuple[Step, ...] = (
     ),
 )  # fmt: skip
 
+#: What the flows run: names of steps, in order. `ingest` fetches, `release` brings everything up to
+#: date, `retrain` leaves the survey alone.
+RUNS: dict[str, tuple[str, ...]] = {
+    "ingest": ("ingest", "select"),
+    "release": tuple(s.name for s in STEPS),
+    "retrain": tuple(s.name for s in STEPS if not s.per_survey),
+}
+
 
 def step(name: str) -> Step:
     """Return the step called `name`."""
@@ -517,6 +525,8 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     given: list[str] = []
     if one.name == "ingest" and params.survey == "sdss" and params.mirror:
         given = [params.mirror]
+    if _downloads(one, params):
+        given = [str(file) for file in sorted(workspace.downloads.glob("*.body"))]
     if one.name == "mock" and params.mock.source != "embedded":
         files = params.mock.files
         given = [*files.haloes, *files.galaxies, *([files.clusters] if files.clusters else [])]
@@ -530,12 +540,30 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     return read + there + tuple(Path(path) for path in given)
 
 
+def _downloads(one: Step, params: Params) -> bool:
+    """Whether `one` reads what it fetches over the network: `cmass.ingest.refresh` may renew it."""
+    return one.name == "ingest" and params.survey == "sdss" and params.mirror is None
+
+
 def _why_stale(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> str | None:
     """Why `one` must run, in words; None when it is up to date."""
     stamp = _read_json(_stamp_file(one, workspace))
     if stamp and stamp.get("code") != source_digest(*one.sources):
         return "the step's code changed"
     return _what_changed(one, workspace, params, digests, stamp)
+
+
+def _inputs_beside(
+    stamp: dict[str, Any], one: Step, workspace: Workspace, params: Params, digests: _Digests
+) -> dict[str, str] | None:
+    """Digests of the inputs of `one`, to be compared with those in `stamp`.
+
+    A download that is no longer kept has not changed.
+    """
+    inputs = digests.of(_inputs(one, workspace, params))
+    if inputs is not None and _downloads(one, params):
+        return (stamp.get("inputs") or {}) | inputs
+    return inputs
 
 
 def _what_changed(
@@ -548,7 +576,7 @@ def _what_changed(
     changed = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
     if changed:
         return f"parameters changed: {', '.join(changed)}"
-    inputs = digests.of(_inputs(one, workspace, params))
+    inputs = _inputs_beside(stamp, one, workspace, params, digests)
     if inputs != stamp.get("inputs"):
         return f"inputs changed: {_difference(inputs, stamp.get('inputs'))}"
     outputs = digests.of(one.outputs(workspace))
@@ -568,6 +596,17 @@ def _difference(now: dict[str, str] | None, then: dict[str, str] | None) -> str:
 def why_stale(name: str, workspace: Workspace, params: Params) -> str | None:
     """Why the step called `name` would run now, in words; None when it is up to date."""
     return _why_stale(step(name), workspace, params, _Digests(workspace))
+
+
+def first_stale(
+    names: Iterable[str], workspace: Workspace, params: Params
+) -> tuple[str, str] | None:
+    """The first of the steps `names` that would run now, and why; None when all are up to date."""
+    digests = _Digests(workspace)
+    for name in names:
+        if (reason := _why_stale(step(name), workspace, params, digests)) is not None:
+            return name, reason
+    return None
 
 
 def what_changed(name: str, workspace: Workspace, params: Params) -> str | None:
@@ -603,7 +642,9 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Dig
             continue
         if stamp.get("params") != parameter_values(earlier, params):
             other = "with other parameters"
-        elif (own := digests.of(_inputs(earlier, workspace, params))) != stamp.get("inputs"):
+        elif (own := _inputs_beside(stamp, earlier, workspace, params, digests)) != stamp.get(
+            "inputs"
+        ):
             other = f"of other inputs ({_difference(own, stamp.get('inputs'))})"
         else:
             continue
@@ -661,6 +702,19 @@ def run_step(
     if lock:
         with workspace_lock(workspace):
             return run_step(name, workspace, params, force=force, lock=False)
+    return run_if_stale(name, workspace, params, force=force) is not None
+
+
+def run_if_stale(
+    name: str, workspace: Workspace, params: Params, *, force: bool = False
+) -> str | None:
+    """As `run_step`, for a caller that holds `workspace_lock`.
+
+    Returns
+    -------
+    str or None
+        Why it ran, in words; None if there was nothing to do.
+    """
     interrupts.check()
     one = step(name)
     digests = _Digests(workspace)
@@ -669,13 +723,15 @@ def run_step(
         if reason is None:
             _check_contract(one, workspace, params, digests)
             log.info("%s: up to date", name)
-            return False
+            return None
         _check_inputs(one, workspace, params, digests)
         log.info("%s: %s", name, reason)
         inputs = digests.of(_inputs(one, workspace, params))
         start = time.monotonic()
         with one_blas_thread():
             _run_guarded(one, workspace, params)
+        if _downloads(one, params):  # which it has just made
+            inputs = digests.of(_inputs(one, workspace, params))
         outputs = digests.of(one.outputs(workspace))
         if outputs is None:
             lacking = [str(p) for p in one.outputs(workspace) if not p.exists()]
@@ -683,7 +739,7 @@ def run_step(
         _check_contract(one, workspace, params, digests)
         _write_stamp(one, workspace, params, inputs or {}, outputs)
         log.info("%s: done in %.0f s", name, time.monotonic() - start)
-        return True
+        return reason
     finally:
         with suppress(OSError, WorkspaceError):  # only speed is lost with it
             digests.save()

@@ -1,37 +1,56 @@
-"""Fetch the survey and select its clusters; does nothing while the sources are unchanged."""
+"""Ask the sources, and start a release where something would change."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
-from flows.steps import Profile, Survey, run_steps
+from cmass.pipeline import RUNS
+from flows.steps import (
+    STEP_HOURS,
+    Choices,
+    Data,
+    Force,
+    Hours,
+    Mirror,
+    ParamsFile,
+    Profile,
+    Scheduler,
+    Survey,
+    flow_options,
+    run_steps,
+    start_release,
+)
 
-_STEPS = ("ingest", "select")
 
-
-@flow(name="cmass-ingest", flow_run_name="ingest-{profile}")
+@flow(**flow_options("ingest"))
 def ingest(
-    profile: Profile = "standard",
-    survey: Survey = "sdss",
-    mirror: Path | None = None,
-    data: Path = Path("data"),
-    params_file: Path | None = None,
-    force: bool = False,
+    profile: Profile = None,
+    survey: Survey = None,
+    mirror: Mirror = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    scheduler: Scheduler = None,
+    step_hours: Hours = STEP_HOURS,
+    force: Force = False,
 ) -> list[str]:
     """Fetch the survey and select its clusters; does nothing while the sources are unchanged.
+
+    Where a step of the release is not up to date afterwards, the deployment of release is started.
 
     Parameters
     ----------
     profile
-        Size of the run.
+        Size of the run; by default that of params.yaml.
     survey, mirror
-        Survey that gets masses; folder that stands in for the network.
+        Survey that gets masses; folder that stands in for the network. By default as in params.yaml.
     data
-        Data folder.
+        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
     params_file
         Parameters; by default ``params.yaml`` of the working folder.
+    scheduler
+        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    step_hours
+        Longest time of one step.
     force
         Run even what is up to date.
 
@@ -40,11 +59,10 @@ def ingest(
     list of str
         Names of the steps that ran.
     """
-    _, ran = run_steps(
-        _STEPS, profile=profile, survey=survey, mirror=mirror, data=data, params_file=params_file,
-        force=force,
-    )  # fmt: skip
-    return ran
+    choices = Choices(profile, survey, mirror, data, params_file, scheduler=scheduler)
+    done = run_steps(RUNS["ingest"], choices, force=force, ask=True, hours=step_hours)
+    start_release(done, choices)
+    return done.names
 
 
 if __name__ == "__main__":

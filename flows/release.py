@@ -1,40 +1,56 @@
-"""Run every step, to a released catalogue."""
+"""Bring every step up to date, to a released catalogue."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
-from cmass.pipeline import STEPS
-from flows.steps import Profile, Survey, publish_headline, run_steps
+from cmass.pipeline import RUNS
+from flows.steps import (
+    STEP_HOURS,
+    Choices,
+    Data,
+    Force,
+    Hours,
+    Mirror,
+    ParamsFile,
+    Profile,
+    Scheduler,
+    Survey,
+    flow_options,
+    publish_results,
+    run_steps,
+)
 
-_STEPS = tuple(s.name for s in STEPS)
 
-
-@flow(name="cmass-release", flow_run_name="release-{profile}")
+@flow(**flow_options("release"))
 def release(
-    profile: Profile = "standard",
-    survey: Survey = "embedded",
-    mirror: Path | None = None,
-    data: Path = Path("data"),
-    params_file: Path | None = None,
-    force: bool = False,
+    profile: Profile = None,
+    survey: Survey = None,
+    mirror: Mirror = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    scheduler: Scheduler = None,
+    step_hours: Hours = STEP_HOURS,
+    force: Force = False,
 ) -> list[str]:
-    """Run every step, to a released catalogue.
+    """Bring every step up to date, to a released catalogue.
 
     The headline numbers become an artifact on the run's page.
 
     Parameters
     ----------
     profile
-        Size of the run.
+        Size of the run; by default that of params.yaml.
     survey, mirror
-        Survey that gets masses; folder that stands in for the network.
+        Survey that gets masses; folder that stands in for the network. By default as in params.yaml.
     data
-        Data folder.
+        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
     params_file
         Parameters; by default ``params.yaml`` of the working folder.
+    scheduler
+        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    step_hours
+        Longest time of one step.
     force
         Run even what is up to date.
 
@@ -43,12 +59,10 @@ def release(
     list of str
         Names of the steps that ran.
     """
-    workspace, ran = run_steps(
-        _STEPS, profile=profile, survey=survey, mirror=mirror, data=data, params_file=params_file,
-        force=force,
-    )  # fmt: skip
-    publish_headline(workspace)
-    return ran
+    choices = Choices(profile, survey, mirror, data, params_file, scheduler=scheduler)
+    done = run_steps(RUNS["release"], choices, force=force, hours=step_hours)
+    publish_results(done.workspace)
+    return done.names
 
 
 if __name__ == "__main__":

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
-from flows.steps import Profile, run_steps
+from cmass.pipeline import RUNS
+from flows.steps import (
+    STEP_HOURS,
+    Choices,
+    Data,
+    Force,
+    Hours,
+    ParamsFile,
+    Profile,
+    Scheduler,
+    Seed,
+    Survey,
+    flow_options,
+    run_steps,
+    start_release,
+)
 
-_STEPS = ("mock", "population", "split", "voxelize", "train", "posterior", "oddity", "evaluate",
-          "rivals")  # fmt: skip
 
-
-@flow(name="cmass-retrain", flow_run_name="retrain-{profile}")
+@flow(**flow_options("retrain"))
 def retrain(
-    profile: Profile = "standard",
-    data: Path = Path("data"),
-    params_file: Path | None = None,
-    force: bool = False,
+    profile: Profile = None,
+    survey: Survey = None,
+    data: Data = None,
+    params_file: ParamsFile = None,
+    seed: Seed = None,
+    scheduler: Scheduler = None,
+    step_hours: Hours = STEP_HOURS,
+    force: Force = False,
 ) -> list[str]:
     """Make mocks, train and judge a model, without touching the survey.
+
+    Where a step of the release is not up to date afterwards, the deployment of release is started, but
+    not after a run with a `seed` of its own: release has that of params.yaml.
 
     Parameters
     ----------
     profile
-        Size of the run.
+        Size of the run; by default that of params.yaml.
+    survey
+        Survey of the release that is started; by default that of params.yaml.
     data
-        Data folder.
+        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
     params_file
         Parameters; by default ``params.yaml`` of the working folder.
+    seed
+        Seed of mocks and training; by default that of params.yaml.
+    scheduler
+        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    step_hours
+        Longest time of one step.
     force
         Run even what is up to date.
 
@@ -37,11 +62,11 @@ def retrain(
     list of str
         Names of the steps that ran.
     """
-    _, ran = run_steps(
-        _STEPS, profile=profile, survey="embedded", mirror=None, data=data, params_file=params_file,
-        force=force,
-    )  # fmt: skip
-    return ran
+    choices = Choices(profile, survey, None, data, params_file, seed, scheduler)
+    done = run_steps(RUNS["retrain"], choices, force=force, hours=step_hours)
+    if seed is None:
+        start_release(done, choices)
+    return done.names
 
 
 if __name__ == "__main__":

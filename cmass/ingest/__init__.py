@@ -102,6 +102,35 @@ def run(workspace: Workspace, params: Params) -> None:
     )
 
 
+def refresh(workspace: Workspace, params: Params) -> list[str]:
+    """Ask the servers again for what was downloaded; the step runs again where something changed.
+
+    Only the network route has anything to ask: a mirror's files are the step's inputs, and the
+    embedded survey has no source.
+
+    Returns
+    -------
+    list of str
+        URLs of which another body came.
+
+    Raises
+    ------
+    SourceError
+        A server could not be read; what is kept stays.
+    """
+    from cmass.ingest.http import Downloader
+
+    network = params.ingest.network
+    if params.survey != "sdss" or params.mirror is not None:
+        return []
+    changed = Downloader(workspace.downloads, network).refresh(
+        (network.vizier_url, network.skyserver_url, network.footprint_url)
+    )
+    for url in changed:
+        _log.info("changed at its source: %s", url)
+    return changed
+
+
 def _empty(name: str, file: str) -> Exception:
     from cmass.errors import InputError
 

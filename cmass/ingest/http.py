@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +108,46 @@ class Downloader:
         record = Download(body, file_digest(body), full, day)
         write_json(note, {"url": full, "sha256": record.sha256, "retrieved": day})
         return record
+
+    def refresh(self, prefixes: Iterable[str]) -> list[str]:
+        """Fetch again every body that is kept and whose URL begins with one of `prefixes`.
+
+        A body that is the same stays as it is, with the day of its first download. Whether one that
+        has changed is whole is asked by the next `fetch`, which knows how.
+
+        Returns
+        -------
+        list of str
+            URLs of which another body came.
+
+        Raises
+        ------
+        SourceError
+            The server did not give a body in so many tries, or refused for good.
+        """
+        changed = []
+        for note in sorted(self.folder.glob("*.json")):
+            try:
+                url = str(read_json(note)["url"])
+            except (WorkspaceError, KeyError, TypeError):
+                continue  # fetch() will find it damaged, and say so
+            if not url.startswith(tuple(prefixes)):
+                continue
+            body = note.with_suffix(".body")
+            newer = body.with_suffix(".newer")
+            try:
+                self._get(url, newer, lambda path: None)
+                if body.exists() and file_digest(newer) == file_digest(body):
+                    continue
+                day = datetime.datetime.now(datetime.UTC).date().isoformat()
+                record = {"url": url, "sha256": file_digest(newer), "retrieved": day}
+                # Between the two lines the note does not fit its body, which is then fetched again.
+                os.replace(newer, body)
+                write_json(note, record)
+                changed.append(url)
+            finally:
+                newer.unlink(missing_ok=True)
+        return changed
 
     def _kept(self, body: Path, note: Path, url: str) -> Download | None:
         if not (body.exists() and note.exists()):

@@ -49,7 +49,8 @@ def work(workspace: Workspace, params: Any) -> None:
         "unit": ["dex", ""],
     }  # fmt: skip
     table = make_table("calibration", rows)
-    write_table(workspace.evaluation / "calibration.parquet", table, "calibration")
+    for folder in (workspace.evaluation, workspace.champion / "evaluation"):
+        write_table(folder / "calibration.parquet", table, "calibration")
     write_table(workspace.masses / "comparison.parquet", table, "calibration")
     write_json(workspace.receipt, {"version": "2026.01.01-abcdef01"})
 
@@ -68,7 +69,7 @@ def small(monkeypatch):
 
     CALLS.clear()
     monkeypatch.setattr(pipeline, "STEPS", one())
-    monkeypatch.setattr(release, "_STEPS", ("ingest",))
+    monkeypatch.setitem(pipeline.RUNS, "release", ("ingest",))
     return release
 
 
@@ -85,11 +86,52 @@ def test_run_is_completed_with_its_artifact(prefect_api, small, tmp_path):
     )
     text = next(a["data"] for a in artifacts if a["key"] == "cmass-headline")
     assert "release 2026.01.01-abcdef01" in text
+    (row,) = json.loads(next(a["data"] for a in artifacts if a["key"] == "cmass-steps"))
+    assert (row["step"], row["ran"], row["why"]) == ("ingest", "yes", "not made yet")
+    assert row["seconds"] >= 0
+    assert next(a["data"] for a in artifacts if a["key"] == "cmass-progress") == 100
     assert "| mocks: mean of log10(M_true/M_pred) | 0.012 dex | 0.003 | 0.040 |" in text
     assert "| survey: clusters in the catalogue | 61 |  |  |" in text
     # the second run finds everything up to date
     assert small.release(profile="smoke", data=data, params_file=PARAMS) == []
     assert CALLS == ["work"]
+
+
+def test_a_step_that_takes_too_long_is_stopped(prefect_api, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "STEPS", one(endless))
+    with pytest.raises(TimeoutError):
+        small.release(profile="smoke", data=tmp_path, params_file=PARAMS, step_hours=2 / 3600)
+    run = newest_run(prefect_api, "cmass-release")
+    assert run["state_type"] == "FAILED"
+    artifacts = ask(
+        prefect_api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    (row,) = json.loads(next(a["data"] for a in artifacts if a["key"] == "cmass-steps"))
+    assert row["ran"] == "failed"
+
+
+def endless(workspace: Workspace, params: Any) -> None:
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+def test_ingest_tells_when_a_release_would_run(prefect_api, small, tmp_path, monkeypatch):
+    """Without a deployment nothing is started; the log and the return value say so."""
+    from flows import ingest, steps
+
+    monkeypatch.setitem(pipeline.RUNS, "ingest", ("ingest",))
+    heard = []
+    monkeypatch.setattr(
+        ingest, "start_release", lambda *given: heard.append(steps.start_release(*given))
+    )
+    options = {"profile": "smoke", "survey": "embedded", "data": tmp_path, "params_file": PARAMS}
+    assert ingest.ingest(**options) == ["ingest"]
+    assert ingest.ingest(**options) == []
+    (tmp_path / "smoke" / "embedded" / "masses" / "comparison.parquet").unlink()
+    monkeypatch.setitem(pipeline.RUNS, "ingest", ())
+    assert ingest.ingest(**options) == []
+    assert heard[:2] == [None, None]
+    assert heard[2].startswith("ingest: outputs missing or changed")
 
 
 def refused(workspace: Workspace, params: Any) -> None:
@@ -143,7 +185,7 @@ def slow(workspace, params):
         stream.write(f"{started} {time.time()}\\n")
 small.slow = slow
 pipeline.STEPS = small.one(slow)
-release._STEPS = ("ingest",)
+pipeline.RUNS["release"] = ("ingest",)
 release.release(profile="smoke", data=Path(sys.argv[1]), params_file=Path("params.yaml"), force=True)
 """
 
@@ -165,15 +207,21 @@ def test_two_flows_take_turns(prefect_api, tmp_path):
     assert first_end < second_start
 
 
-def test_flows_run_the_steps_of_the_pipeline_in_order():
-    from flows import ingest, release, retrain
+def test_flows_that_begin_together_share_the_limit(prefect_api, monkeypatch):
+    """Both find no limit and make one: the second is told that it exists."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.exceptions import ObjectNotFound
 
-    names = [s.name for s in STEPS]
-    assert list(release._STEPS) == names
-    for flow in (ingest, retrain):
-        assert list(flow._STEPS) == [n for n in names if n in flow._STEPS]
-    # what retrain leaves out belongs to a survey
-    assert {s.name for s in STEPS if s.per_survey} == set(names) - set(retrain._STEPS)
+    from flows.steps import make_limit
+
+    def nothing(self, name):
+        raise ObjectNotFound(Exception("none yet"))
+
+    monkeypatch.setattr(SyncPrefectClient, "read_global_concurrency_limit_by_name", nothing)
+    make_limit("cmass-together")
+    make_limit("cmass-together")
+    found = ask(prefect_api, "v2/concurrency_limits/filter")
+    assert [one["limit"] for one in found if one["name"] == "cmass-together"] == [1]
 
 
 @pytest.mark.slow

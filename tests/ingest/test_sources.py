@@ -1,13 +1,14 @@
 """Ingest by each route, to the files it writes; the network is a server on this machine."""
 
 import json
+import shutil
 from urllib.parse import parse_qs, urlparse
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cmass import ingest
+from cmass import ingest, pipeline
 from cmass.contracts import handovers
 from cmass.errors import InputError, SourceError
 from cmass.ingest.http import Downloader
@@ -275,3 +276,54 @@ def test_the_embedded_survey(tmp_path):
     assert clusters["cluster_id"].to_pylist() == truth["cluster_id"].to_pylist()
     assert clusters.num_rows > 10
     assert digests[0] == digests[1]
+
+
+def test_refresh_finds_what_changed_at_the_source(workspace, network_params, archive):
+    ingest.run(workspace, network_params)
+    kept = {p.name: p.read_bytes() for p in workspace.downloads.iterdir()}
+    assert ingest.refresh(workspace, network_params) == []
+    assert {p.name: p.read_bytes() for p in workspace.downloads.iterdir()} == kept
+    archive.tsv = tsv_text(catalogue(29))
+    (changed,) = ingest.refresh(workspace, network_params)
+    assert changed.startswith(archive.url + "/viz")
+    assert ingest.refresh(workspace, network_params) == []
+    ingest.run(workspace, network_params)
+    assert raw(workspace)["clusters"].num_rows == 29
+
+
+def test_refresh_keeps_what_it_has_when_the_source_is_away(workspace, network_params, archive):
+    ingest.run(workspace, network_params)
+    kept = {p.name: p.read_bytes() for p in workspace.downloads.iterdir()}
+    archive.fail("/viz", *["500"] * 8)
+    with pytest.raises(SourceError, match="unhappy"):
+        ingest.refresh(workspace, network_params)
+    assert {p.name: p.read_bytes() for p in workspace.downloads.iterdir()} == kept
+
+
+def test_refresh_does_not_believe_half_a_body(workspace, network_params, archive):
+    """A body that arrives broken is noticed by the next reader, which fetches it again."""
+    ingest.run(workspace, network_params)
+    archive.fail("/viz", "cut-at-line")
+    assert len(ingest.refresh(workspace, network_params)) == 1
+    ingest.run(workspace, network_params)
+    assert raw(workspace)["clusters"].num_rows == 30
+
+
+def test_only_the_network_has_anything_to_ask(workspace, tmp_path):
+    make_mirror(tmp_path / "mirror")
+    assert ingest.refresh(workspace, mirror_params(tmp_path / "mirror")) == []
+    assert ingest.refresh(workspace, load_params(REPOSITORY / "params.yaml")) == []
+
+
+def test_the_step_runs_again_when_a_download_changed(workspace, network_params, archive):
+    names = ("ingest",)
+    assert pipeline.run_step("ingest", workspace, network_params)
+    assert pipeline.first_stale(names, workspace, network_params) is None
+    archive.tsv = tsv_text(catalogue(29))
+    ingest.refresh(workspace, network_params)
+    name, reason = pipeline.first_stale(names, workspace, network_params)
+    assert name == "ingest" and reason.startswith("inputs changed: downloads/")
+    assert pipeline.run_step("ingest", workspace, network_params)
+    # what is no longer kept has not changed
+    shutil.rmtree(workspace.downloads)
+    assert pipeline.first_stale(names, workspace, network_params) is None

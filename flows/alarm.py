@@ -1,0 +1,79 @@
+"""Tell somebody when a flow fails: the webhook block ``cmass-alarm``; nothing where there is none.
+
+``CMASS_ALARM_URL=https://… python -m flows.alarm`` sets the block; Prefect's page can change it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from prefect import get_client
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_UI_URL
+
+log = logging.getLogger(__name__)
+
+BLOCK = "cmass-alarm"
+#: What is sent: Slack and its kin show ``text``, others pick what they want.
+_PAYLOAD = {"text": "{{subject}}\n{{body}}", "subject": "{{subject}}", "body": "{{body}}"}
+
+
+def message(
+    flow_name: str, run_name: str, step: str | None, state: Any, url: str
+) -> tuple[str, str]:
+    """Subject and body of an alarm."""
+    where = f" in step {step}" if step else ""
+    subject = f"cmass: {flow_name} {state.name.lower()}{where} (run {run_name})"
+    reason = (state.message or "no reason given").removeprefix(
+        "Flow run encountered an exception: "
+    )
+    return subject, f"{reason}\n{url}".strip()
+
+
+def failed_step(run_id: Any) -> str | None:
+    """Name of the last task of a flow run that did not complete."""
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+        )
+    open_ones = [t for t in tasks if t.state is None or not t.state.is_completed()]
+    open_ones.sort(key=lambda t: str(t.start_time or t.created))
+    return open_ones[-1].name if open_ones else None
+
+
+def alarm(flow: Any, run: Any, state: Any) -> None:
+    """Hook of a flow that failed or crashed.
+
+    Trouble with the webhook is logged and goes no further: the run has failed already.
+    """
+    try:
+        block: Any = CustomWebhookNotificationBlock.load(BLOCK)
+    except (ValueError, ObjectNotFound):
+        log.info("no block %s: nobody is told", BLOCK)
+        return
+    url = f"{PREFECT_UI_URL.value()}/runs/flow-run/{run.id}" if PREFECT_UI_URL.value() else ""
+    subject, body = message(flow.name, run.name, failed_step(run.id), state, url)
+    try:
+        block.notify(body=body, subject=subject)
+    except Exception as error:  # any answer, or none
+        log.error("the alarm could not be sent: %s", error)
+
+
+def set_alarm(url: str) -> None:
+    """Save the block with the address `url`, which is kept as a secret."""
+    block = CustomWebhookNotificationBlock(
+        name=BLOCK, url="{{url}}", json_data=_PAYLOAD, secrets={"url": url}, timeout=10.0
+    )
+    block.save(BLOCK, overwrite=True)
+
+
+if __name__ == "__main__":
+    given = os.environ.get("CMASS_ALARM_URL")
+    if not given:
+        sys.exit("set CMASS_ALARM_URL to the webhook's address")
+    set_alarm(given)

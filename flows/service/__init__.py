@@ -1,0 +1,1 @@
+"""The servers behind the flows, as plain processes on this machine: `make serve`."""

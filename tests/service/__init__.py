@@ -1,0 +1,1 @@
+"""The running service (`make serve`), tried as a person would: `make serve-test`."""
