@@ -126,7 +126,7 @@ def _read_parquet(path: Path) -> pa.Table:
         limits.check_parquet(parquet, path)
         texts = limits.text_columns(parquet.schema_arrow)
     with pq.ParquetFile(path, read_dictionary=texts) as parquet:
-        return limits.spelled_out(parquet.read(), path)
+        return limits.spelled_out(limits.read_parquet(parquet, path), path)
 
 
 def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:

@@ -947,6 +947,8 @@ def load_params(
         The file is not YAML, or a name or value is not allowed; the message
         names the dotted key and the closest name.
     """
+    from cmass.secrets import has_password
+
     source = Path(path) if path is not None else _default_file()
     try:
         values = _read_yaml(source) or {}
@@ -961,6 +963,11 @@ def load_params(
         block is None or isinstance(block, dict) for block in profiles.values()
     ):
         raise ParameterError(f"{source}: expected blocks of names and values below profiles")
+    if has_password(source.read_text(encoding="utf-8")):
+        raise ParameterError(
+            f"{source}: an address in it has a user or a password, and parameters are published with "
+            "every release. Put them into ~/.netrc, which is asked for the host"
+        )
     unknown = [name for name in profiles if name not in PROFILES]
     chosen = profile or values.get("profile", "standard")
     if unknown or chosen not in PROFILES:

@@ -87,6 +87,28 @@ def test_parquet_that_repeats_a_value(tmp_path):
         formats.read(file)
 
 
+def test_parquet_that_repeats_a_value_in_lists(tmp_path, monkeypatch):
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"posterior": [[0.0] * 1000] * 10_000}), file)
+    assert len(formats.read(file)["posterior"]) == 10_000
+    monkeypatch.setattr(limits.read_parquet, "__defaults__", (10_000_000,))
+    with pytest.raises(InputError, match="when it is unpacked; 0.01 are allowed"):
+        formats.read(file)
+
+
+def test_parquet_whose_statistics_are_damaged(tmp_path):
+    """Arrow ends the process when it is asked for what such a file says of its chunks."""
+    from tests.fuzz.readers import READERS
+    from tests.fuzz.worker import content
+
+    reader = READERS["table: Parquet"]
+    whole, damaged = tmp_path / "whole.parquet", tmp_path / "damaged.parquet"
+    reader.whole(whole)
+    damaged.write_bytes(content(reader, whole.read_bytes(), 3992))
+    with pytest.raises(InputError, match="histogram"):
+        formats.read(damaged)
+
+
 def test_parquet_that_repeats_a_text(tmp_path):
     file = tmp_path / "t.parquet"
     column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), ["x" * 100_000])
