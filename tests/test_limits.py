@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
+import shutil
 import zipfile
 
 import h5py
@@ -19,7 +21,9 @@ from cmass.ingest import vizier
 from cmass.mock.boxes import rockstar, sag, text
 from cmass.mock.boxes.tally import Tally
 from cmass.networks import cnn3d
-from cmass.pretrained import SHIPPED, WEIGHTS
+from cmass.pretrained import SHIPPED, WEIGHTS, load_bundle
+from cmass.publish import release
+from cmass.tables import file_digest
 from tests.mock.boxes import simulation
 
 VOTABLE = """<?xml version="1.0"?>{dtd}
@@ -254,3 +258,49 @@ def test_packed_texts_that_are_cut_short(tmp_path, pack):
 def test_header_lines_are_all_read(tmp_path):
     (tmp_path / "f").write_text("# a\n# b\n\n1 2\n")
     assert text.header_lines(tmp_path / "f") == (["# a", "# b"], 9)
+
+
+# -------------------------------------------------------------------------------- names from outside
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "..",
+        "",
+        ".",
+        "/etc",
+        "latest",
+        "2026.11.23-0123abcd/..",
+        "2026.11.23-0123abcd\n",
+        "2026.11.23",
+    ],
+)
+def test_names_of_versions_lead_nowhere_else(tmp_path, name):
+    with pytest.raises(WorkspaceError, match="versions look like"):
+        release.version_folder(tmp_path, name)
+    (tmp_path / "2026.11.23-0123abcd").mkdir()
+    assert (
+        release.version_folder(tmp_path, "2026.11.23-0123abcd") == tmp_path / "2026.11.23-0123abcd"
+    )
+
+
+def test_a_model_of_a_forger_is_refused_in_words(tmp_path):
+    """Its checksums are right, its values are not."""
+    shutil.copytree(SHIPPED, tmp_path / "m")
+    description = json.loads((SHIPPED / "model.json").read_text())
+    for change in (
+        {"settings": []}, {"settings": {**description["settings"], "range": {"z_min": "a"}}},
+        {"settings": {**description["settings"], "recalibration": {"bandwidth": "x"}}}, {"checksums": 5},
+    ):  # fmt: skip
+        (tmp_path / "m" / "model.json").write_text(json.dumps(description | change))
+        with pytest.raises(InputError, match="not a description of a model"):
+            load_bundle(tmp_path / "m")
+    relation = tmp_path / "m" / "dispersion.json"
+    for text in ("[]", '{"intercept": "x"}', '{"a": 1}'):
+        relation.write_text(text)
+        sums = description["checksums"] | {"dispersion.json": file_digest(relation)}
+        (tmp_path / "m" / "model.json").write_text(json.dumps(description | {"checksums": sums}))
+        with pytest.raises(InputError, match="not a sigma-M relation"):
+            load_bundle(tmp_path / "m")

@@ -130,10 +130,10 @@ def read_csv(path: Path) -> pa.Table:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"not a CSV answer of SkyServer: {error}", file=path) from error
-    names = data.partition(b"\n")[0].decode("ascii", "replace").strip().split(",")
+    names = [name.strip().strip('"') for name in data.partition(b"\n")[0].decode().split(",")]
     types = dict.fromkeys(names, pa.string())
     try:
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             pa.BufferReader(data),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types, strings_can_be_null=False
@@ -141,6 +141,13 @@ def read_csv(path: Path) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         raise InputError(f"not a CSV answer of SkyServer: {error}", file=path) from error
+    # A column whose name we read otherwise has types guessed, and 19 digits do not survive that.
+    guessed = [f.name for f in table.schema if not pa.types.is_string(f.type)]
+    if guessed:
+        raise InputError(
+            "not a CSV answer of SkyServer: names are not read", file=path, column=guessed[0]
+        )
+    return table
 
 
 def read_chunk(path: Path) -> pa.Table:

@@ -48,7 +48,7 @@ CONTENT = ("masses", "clusters", "galaxies", "posterior_grid", "calibration")
 #: All tables of a release.
 RELEASE_TABLES = (*CONTENT, "provenance")
 SUMS = "SHA256SUMS"
-_VERSION = re.compile(r"\d{4}\.\d{2}\.\d{2}-[0-9a-f]{8}")
+_VERSION = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}-[0-9a-f]{8}")
 
 
 def run(workspace: Workspace, params: Params) -> None:
