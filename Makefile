@@ -46,7 +46,7 @@ fuzz: setup  ## ten thousand damaged files for every reader; ARGS='--inputs 500'
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 audit: setup  ## pinned versions against known faults, licences; ONLINE=1: pip-audit asks its database
-	@if test -n "$(ONLINE)"; then $(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit; fi
+	@if test -n "$(ONLINE)"; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-audit; fi
 	$(BIN)/python -m tests.audit $(if $(ONLINE),--online)
 
 lint: setup  ## ruff and mypy

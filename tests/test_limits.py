@@ -298,8 +298,8 @@ def test_a_model_of_a_forger_is_refused_in_words(tmp_path):
         with pytest.raises(InputError, match="not a description of a model"):
             load_bundle(tmp_path / "m")
     relation = tmp_path / "m" / "dispersion.json"
-    for text in ("[]", '{"intercept": "x"}', '{"a": 1}'):
-        relation.write_text(text)
+    for words in ("[]", '{"intercept": "x"}', '{"a": 1}'):
+        relation.write_text(words)
         sums = description["checksums"] | {"dispersion.json": file_digest(relation)}
         (tmp_path / "m" / "model.json").write_text(json.dumps(description | {"checksums": sums}))
         with pytest.raises(InputError, match="not a sigma-M relation"):
