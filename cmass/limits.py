@@ -258,4 +258,39 @@ def hdf5_array(file: h5py.File, name: str, shape: tuple[int, ...], path: Path) -
     return dataset[()]  # type: ignore[no-any-return]
 
 
+def hdf5_attribute(owner: Any, name: str, path: Path) -> Any:
+    """An attribute that is a text or some numbers.
+
+    HDF5 reads lists of any length where a damaged file says so, from wherever it says, and ends the
+    process.
+
+    Parameters
+    ----------
+    owner : h5py.File, Group or Dataset
+    name : str
+        An attribute that is there.
+    path : Path
+        For the error.
+
+    Raises
+    ------
+    InputError
+        It is of another kind, or longer than 1024.
+    """
+    import h5py
+
+    attribute = owner.attrs.get_id(name)
+    plain = attribute.dtype.kind in "biufS" or (
+        h5py.check_string_dtype(attribute.dtype) is not None
+        and isinstance(attribute.get_type(), h5py.h5t.TypeStringID)
+    )
+    size = 1
+    for length in attribute.shape:
+        size *= length
+    if not plain or size > _ATTRIBUTE_MAX:
+        raise InputError("no text and no numbers", file=path, column=f"attribute {name}")
+    return owner.attrs[name]
+
+
+_ATTRIBUTE_MAX = 1024
 _HDF5 = "Write it anew with h5py, all in one file"

@@ -224,6 +224,32 @@ def test_sag_files_lead_nowhere_and_hold_what_they_announce(tmp_path):
         rows()
 
 
+def test_attributes_of_another_kind(tmp_path):
+    """A text whose type is damaged reads as a list of any length, at an address that is none."""
+    s = simulation.simulate(60, 400)
+    params = simulation.box_params((), ()).mock.files
+    path = simulation.write_hdf5(tmp_path / "sag.h5", simulation.galaxy_columns(s))
+    with h5py.File(path, "r+") as file:
+        del file["X"].attrs["unit"]
+        lists = np.empty(1, object)
+        lists[0] = np.array([1, 2])
+        file["X"].attrs.create("unit", lists, dtype=h5py.vlen_dtype(np.int64))
+    with pytest.raises(InputError, match="no text and no numbers.*attribute unit"):
+        list(sag.read_galaxies(path, None, params, Tally()))
+
+
+def test_a_file_that_made_hdf5_end_the_process(tmp_path):
+    from tests.fuzz.readers import READERS
+    from tests.fuzz.worker import content
+
+    reader = READERS["simulation: SAG, HDF5"]
+    whole, damaged = tmp_path / "whole.h5", tmp_path / "damaged.h5"
+    reader.whole(whole)
+    damaged.write_bytes(content(reader, whole.read_bytes(), 4267))
+    with pytest.raises(InputError):
+        reader.read(damaged)
+
+
 # ------------------------------------------------------------------------------- simulation's texts
 
 

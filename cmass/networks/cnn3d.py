@@ -125,7 +125,7 @@ def load(path: Path, n: int) -> CompiledCNN3D:
     """
     import h5py
 
-    from cmass.limits import hdf5_array
+    from cmass.limits import hdf5_array, hdf5_attribute
     from cmass.networks.compiled import CompiledCNN3D
     from cmass.networks.compiled.network import weight_shapes
 
@@ -133,8 +133,11 @@ def load(path: Path, n: int) -> CompiledCNN3D:
         raise WorkspaceError(f"{path} does not exist: run `cmass train` first")
     try:
         with h5py.File(path, "r") as file:
-            activation = file.attrs.get(_ACTIVATION, "linear")
-            symmetries = [int(code) for code in file.attrs.get(_SYMMETRIES, [_ALONE])]
+            activation, codes = (
+                hdf5_attribute(file, name, path) if name in file.attrs else otherwise
+                for name, otherwise in ((_ACTIVATION, "linear"), (_SYMMETRIES, [_ALONE]))
+            )
+            symmetries = [int(code) for code in codes]
             names = [f"layers/{layer}/vars/{k}" for layer in _LAYERS for k in range(2)]
             weights = [
                 hdf5_array(file, name, shape, path)

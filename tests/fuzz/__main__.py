@@ -22,6 +22,8 @@ from tests.fuzz.readers import READERS
 ROOT = Path(__file__).parents[2]
 #: Seconds that a file may take, and MB that a reader's process may hold.
 LIMIT_S, LIMIT_MB = 10.0, 1024.0
+#: Where a document's table stands.
+_MARK, _END = "<!-- fuzz -->", "<!-- /fuzz -->"
 #: Seconds until a reader's process has begun.
 _START_S = 120.0
 
@@ -123,6 +125,7 @@ def main() -> int:
     parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(READERS))
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--results", type=Path, help="where rows are kept; a run goes on from it")
+    parser.add_argument("--docs", type=Path, help="a document whose table is written anew")
     options = parser.parse_args()
     if unknown := set(options.readers) - set(READERS):
         parser.error(f"no reader {', '.join(sorted(unknown))}")
@@ -142,6 +145,11 @@ def main() -> int:
         for fault in results[-1].faults[:5]:
             sys.stderr.write(f"{fault}\n")
     sys.stdout.write(table(results) + "\n")
+    if options.docs:
+        before, _, rest = options.docs.read_text(encoding="utf-8").partition(_MARK)
+        after = rest.partition(_END)[2]
+        text = f"{before}{_MARK}\n{table(results)}\n{_END}{after}"
+        options.docs.write_text(text, encoding="utf-8")
     return int(any(found.faults for found in results))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmass.errors import InputError
-from cmass.limits import hdf5_dataset
+from cmass.limits import hdf5_attribute, hdf5_dataset
 from cmass.mock.boxes.tally import Tally, check_positions, check_velocities
 from cmass.mock.boxes.text import (
     LINE_MAX_BYTES,
@@ -159,7 +159,8 @@ def _words(value: Any) -> str:
 
 
 def _check_unit(dataset: Any, ours: str, column: str, path: Path) -> None:
-    unit = next((_words(v) for k, v in dataset.attrs.items() if k.lower() in ("unit", "units")), "")
+    name = next((name for name in dataset.attrs if name.lower() in ("unit", "units")), None)
+    unit = "" if name is None else _words(hdf5_attribute(dataset, name, path))
     plain = unit.lower().replace(" ", "")
     wrong = plain not in ("", "-") and ours in _UNITS and _UNITS[ours] not in plain
     if ours in _POSITION and "mpc" in plain and "h" not in plain:
@@ -173,14 +174,15 @@ def _check_unit(dataset: Any, ours: str, column: str, path: Path) -> None:
 
 def _check_attributes(file: Any, path: Path, files: FilesParams) -> None:
     """Box size and redshift that the file names must be those of the parameters."""
-    values = {key.lower().replace("_", ""): value for key, value in file.attrs.items()}
+    names = {name.lower().replace("_", ""): name for name in file.attrs}
     expected = {
         "boxsize": (files.box_size_mpc_h, 1e-3 * files.box_size_mpc_h, "mock.files.box_size_mpc_h"),
         "redshift": (1 / files.scale_factor - 1, 2e-3, "mock.files.scale_factor"),
     }
     for key, (value, tolerance, name) in expected.items():
         try:
-            there = float(_words(np.ravel(values[key])[0]).split()[0]) if key in values else value
+            said = hdf5_attribute(file, names[key], path) if key in names else str(value)
+            there = float(_words(np.ravel(said)[0]).split()[0])
         except (ValueError, IndexError):
             continue  # in words that we cannot read: what the columns hold decides
         if abs(there - value) > tolerance:
