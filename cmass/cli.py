@@ -18,6 +18,7 @@ import typer
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError, WorkspaceError
 from cmass.pipeline import STEPS, Step
+from cmass.secrets import Redacting, printable, redact
 from cmass.streams import Undisturbed
 
 if TYPE_CHECKING:
@@ -120,8 +121,11 @@ def _leave(message: str, code: int, debug: bool) -> typer.Exit:
 
     console = Console(stderr=True)
     if debug:
-        console.print_exception()
-    console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        with console.capture() as trace:
+            console.print_exception()
+        sys.stderr.write(redact(trace.get()))
+    words = printable(redact(message))
+    console.print(Text.assemble(("error: ", "bold red"), words), soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -136,6 +140,7 @@ def _set_up_logging(debug: bool) -> None:
     handler = RichHandler(
         console=console, show_path=debug, rich_tracebacks=debug, log_time_format="%H:%M:%S"
     )
+    handler.addFilter(Redacting())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("cmass").setLevel(logging.DEBUG if debug else logging.INFO)
     if not debug:  # advice on tracing functions, to those who write them

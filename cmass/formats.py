@@ -6,18 +6,18 @@ metadata, as the column dictionary writes them.
 
 from __future__ import annotations
 
-import gzip
+import codecs
 import io
+import logging
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from cmass import limits
 from cmass.columns import COLUMNS
 from cmass.errors import InputError
 from cmass.tables import atomic_path
@@ -25,6 +25,8 @@ from cmass.tables import atomic_path
 if TYPE_CHECKING:
     from astropy.table import Column, Table
     from pyarrow import csv
+
+_log = logging.getLogger(__name__)
 
 #: Suffixes by format; `.gz` may follow those of text and FITS when reading.
 SUFFIXES = {
@@ -34,9 +36,6 @@ SUFFIXES = {
 
 #: What may stand between the fields of a CSV file, and bytes that are looked at to find out.
 _DELIMITERS, _CSV_START = (",", ";", "\t", "|"), 65536
-
-#: Most that a compressed file may hold, bytes: a million galaxies are some 50 MB of text.
-UNPACKED_MAX_BYTES = 1_000_000_000
 
 _ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
 
@@ -94,13 +93,12 @@ def read(
         raise InputError("there is no such file", file=path)
     if path.stat().st_size == 0:
         raise InputError("the file is empty", file=path)
-    if path.suffix.lower() == ".gz":
-        _check_unpacked_size(path)
+    limits.check_unpacked_size(path)
+    if kind == "votable":
+        limits.check_votable(path)
     try:
         if kind == "parquet":
-            import pyarrow.parquet as pq
-
-            table = pq.read_table(path)
+            table = _read_parquet(path)
         elif kind == "csv":
             table = _read_csv(path, text)
         else:
@@ -121,26 +119,22 @@ def read(
     return rename(table, columns or {}, path)
 
 
-def _check_unpacked_size(path: Path) -> None:
-    """Raise where a small file would fill the memory when it is unpacked."""
-    size = 0
-    with gzip.open(path) as stream, suppress(EOFError, OSError, zlib.error):  # a reader's to say
-        while block := stream.read(1 << 20):
-            size += len(block)
-            if size > UNPACKED_MAX_BYTES:
-                break
-    if size > UNPACKED_MAX_BYTES:
-        raise InputError(
-            f"the file is larger than {UNPACKED_MAX_BYTES / 1e9:g} GB when it is unpacked", file=path,
-            remedy="If you trust it, unpack it yourself (gunzip)",
-        )  # fmt: skip
+def _read_parquet(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as parquet:
+        limits.check_parquet(parquet, path)
+        texts = limits.text_columns(parquet.schema_arrow)
+    with pq.ParquetFile(path, read_dictionary=texts) as parquet:
+        return limits.spelled_out(limits.read_parquet(parquet, path), path)
 
 
 def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
     """A CSV file, without lines of ``#`` wherever they stand."""
     from pyarrow import csv
 
-    how, parse, names = _csv_dialect(path)
+    encoding = _csv_encoding(path)
+    how, parse, names = _csv_dialect(path, encoding)
     refused: list[csv.InvalidRow] = []
 
     def judge(row: csv.InvalidRow) -> str:
@@ -162,21 +156,35 @@ def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
             raise
         row = refused[0]
         raise InputError(
-            f"line {_line_of(path, row.text)} has {row.actual_columns} fields, the header "
+            f"line {_line_of(path, row.text, encoding)} has {row.actual_columns} fields, the header "
             f"{row.expected_columns}", file=path, value=row.text[:80],
             remedy="Complete the line, take it out, or begin it with # if it is a comment",
         ) from error  # fmt: skip
     return _without_blanks(table)
 
 
-def _line_of(path: Path, text: str) -> int:
+def _csv_encoding(path: Path) -> str:
+    """``utf-8``, or ``latin-1`` for a file that is not: any bytes are that."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with pa.input_stream(path, compression="detect") as stream:
+            while block := stream.read(1 << 20):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        _log.warning("%s is not UTF-8 (%s): read as Latin-1", path, error.reason)
+        return "latin-1"
+    return "utf-8"
+
+
+def _line_of(path: Path, text: str, encoding: str) -> int:
     """Number, from 1, of the first line of a file that reads so."""
     with pa.input_stream(path, compression="detect") as stream:
-        lines = io.TextIOWrapper(stream, "utf-8", errors="replace")
+        lines = io.TextIOWrapper(stream, encoding, errors="replace")
         return next((n for n, line in enumerate(lines, 1) if line.rstrip("\r\n") == text), 0)
 
 
-def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[str]]:
+def _csv_dialect(path: Path, encoding: str) -> tuple[csv.ReadOptions, csv.ParseOptions, list[str]]:
     """How a CSV file is to be read: what comes before the header, what stands between fields, names.
 
     The delimiter is the one of comma, semicolon, tab and bar that the header has most of. Where the
@@ -186,7 +194,8 @@ def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[st
     from pyarrow import csv
 
     with pa.input_stream(path, compression="detect") as stream:
-        start = stream.read(_CSV_START).decode("utf-8-sig", "replace")
+        raw = stream.read(_CSV_START).removeprefix(codecs.BOM_UTF8)
+    start = raw.decode(encoding, "replace")
     lines = start.splitlines()
     above = next((i for i, line in enumerate(lines) if _is_told(line)), len(lines))
     first = lines[above] if above < len(lines) else ""
@@ -196,7 +205,10 @@ def _csv_dialect(path: Path) -> tuple[csv.ReadOptions, csv.ParseOptions, list[st
     last = next((line for line in lines[:above][::-1] if line.strip()), "")
     names = [name.strip(' "') for name in last.lstrip("#").split(delimiter)]
     headed = len(names) == len(fields) and any(map(_is_number, fields))
-    how = csv.ReadOptions(skip_rows=above, column_names=names if headed else None)
+    how = csv.ReadOptions(
+        skip_rows=above, column_names=names if headed else None,
+        encoding="utf8" if encoding == "utf-8" else encoding,
+    )  # fmt: skip
     return how, csv.ParseOptions(delimiter=delimiter), names if headed else fields
 
 

@@ -928,6 +928,10 @@ def _explain(error: ValidationError, source: str) -> ParameterError:
     return ParameterError(f"{source}: " + "\n  ".join(lines))
 
 
+#: Most values of a params.yaml, those of aliases counted each time: the one that ships has some 400.
+_YAML_VALUES_MAX = 100_000
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a name stands once: of two, the later would win without a word."""
 
@@ -944,6 +948,35 @@ class _UniqueKeys(yaml.SafeLoader):
                 )
             seen.add(name)
         return super().construct_mapping(node, deep=deep)
+
+
+def _read_yaml(source: Path) -> Any:
+    """What a YAML file holds.
+
+    Aliases may double what they stand for again and again: it is counted before it is spelled out.
+    """
+    loader = _UniqueKeys(source.read_text(encoding="utf-8"))
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _values_in(root, {}) > _YAML_VALUES_MAX:
+            raise ParameterError(f"{source}: more than {_YAML_VALUES_MAX} values")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values of a node with those of every alias; one that holds itself counts once in itself."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        else:
+            inner = node.value if isinstance(node, yaml.SequenceNode) else []
+        known[id(node)] = 1 + sum(_values_in(part, known) for part in inner)
+    return known[id(node)]
 
 
 def load_params(
@@ -972,16 +1005,27 @@ def load_params(
         The file is not YAML, or a name or value is not allowed; the message
         names the dotted key and the closest name.
     """
+    from cmass.secrets import has_password
+
     source = Path(path) if path is not None else _default_file()
     try:
-        values = yaml.load(source.read_text(encoding="utf-8"), _UniqueKeys) or {}
+        values = _read_yaml(source) or {}
     except FileNotFoundError:
         raise ParameterError(f"{source}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ParameterError(f"{source}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{source}: expected names and values at the top level")
     profiles = values.pop("profiles", None) or {}
+    if not isinstance(profiles, dict) or not all(
+        block is None or isinstance(block, dict) for block in profiles.values()
+    ):
+        raise ParameterError(f"{source}: expected blocks of names and values below profiles")
+    if has_password(source.read_text(encoding="utf-8")):
+        raise ParameterError(
+            f"{source}: an address in it has a user or a password, and parameters are published with "
+            "every release. Put them into ~/.netrc, which is asked for the host"
+        )
     unknown = [name for name in profiles if name not in PROFILES]
     chosen = profile or values.get("profile", "standard")
     if unknown or chosen not in PROFILES:

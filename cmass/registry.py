@@ -22,6 +22,7 @@ from filelock import FileLock
 from cmass.errors import WorkspaceError
 from cmass.networks import cnn3d, engines
 from cmass.params import Params
+from cmass.secrets import address, redact
 from cmass.software import git_state, package_versions
 from cmass.workspace import Workspace
 
@@ -147,7 +148,7 @@ class Registry:
             yield mlflow.MlflowClient(self.uri)
         except MlflowException as error:
             raise WorkspaceError(
-                f"MLflow at {self.uri} did not answer as it should: {error}. Nothing is lost; run "
+                f"MLflow at {address(self.uri)} did not answer as it should: {redact(str(error))}. Nothing is lost; run "
                 "the same command again once it does"
             ) from error
 
@@ -178,7 +179,7 @@ class Registry:
         if number not in known:
             listed = ", ".join(known) or "none"
             raise WorkspaceError(
-                f"MLflow at {self.uri} knows no version {number} of {self.name} (it has: {listed}). "
+                f"MLflow at {address(self.uri)} knows no version {number} of {self.name} (it has: {listed}). "
                 "`cmass models` lists them; `cmass train --force` registers a training again"
             )
         return known[number]
@@ -253,7 +254,7 @@ def register(
     Returns
     -------
     dict
-        ``name``, ``version``, ``run_id`` and ``tracking_uri``.
+        ``name``, ``version``, ``run_id`` and ``tracking_uri`` (without a password).
 
     Raises
     ------
@@ -285,7 +286,7 @@ def register(
         registry.tag(number, tags)
     except MlflowException as error:
         raise WorkspaceError(
-            f"MLflow at {registry.uri} did not take the model: {error}. The training is kept; "
+            f"MLflow at {address(registry.uri)} did not take the model: {redact(str(error))}. The training is kept; "
             "run `cmass train` again once it answers"
         ) from error
     return _entry(registry, number, run.info.run_id)
@@ -297,7 +298,7 @@ _SAME = {"weights.sha256": "weights_sha256", "data.sha256": "data_sha256"}
 
 def _entry(registry: Registry, number: str, run_id: str) -> dict[str, Any]:
     return {
-        "name": registry.name, "version": number, "run_id": run_id, "tracking_uri": registry.uri,
+        "name": registry.name, "version": number, "run_id": run_id, "tracking_uri": address(registry.uri),
     }  # fmt: skip
 
 

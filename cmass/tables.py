@@ -202,7 +202,9 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
                     f"table {name} lacks a column", file=file, column=", ".join(lacking)
                 )
             parts.append(parquet.read(columns=wanted))
-        except (pa.ArrowInvalid, OSError) as error:
+        except InputError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"not a readable Parquet file: {error}", file=file,
                 remedy="It may be cut short; delete it and run the step again",

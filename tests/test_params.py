@@ -205,3 +205,24 @@ def test_a_profile_without_values_is_refused(tmp_path):
     assert load_params(file).seed == 3
     with pytest.raises(ParameterError, match="no values for the profile 'smoke'"):
         load_params(file, "smoke")
+
+
+_BOMB = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (_BOMB + "mirror: *a9\n", "more than 100000 values"), ("seed: 2024-99-99", "month must be"),
+        ("? [a]\n: b", "unhashable"), ("seed: " + "9" * 5000, "digits"),
+        ("profiles: {standard: 5}", "expected blocks"), ("profiles: [1]", "expected blocks"),
+        ("seed: !!python/object/apply:os.system ['id']", "constructor"),
+        ("seed: &a [*a]", "valid integer"), ("[" * 5000, "recursion"),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_hostile(tmp_path, text, words):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=words):
+        load_params(tmp_path / "params.yaml")

@@ -239,7 +239,16 @@ def differences(now: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, li
 
 
 #: Parameters that shape no product.
-_OWN_PARAMETERS = ("contracts.", "judge.", "mirror", "workers", "scheduler", "publish.", "figures.", "study.")
+_OWN_PARAMETERS = (
+    "contracts.",
+    "judge.",
+    "mirror",
+    "workers",
+    "scheduler",
+    "publish.",
+    "figures.",
+    "study.",
+)
 #: What tells one model from another in model.json.
 _MODEL_FACTS = ("sha256", "weights_sha256", "best_epoch", "seed")
 

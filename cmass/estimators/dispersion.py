@@ -161,9 +161,13 @@ class Relation:
     def from_json(cls, values: dict[str, Any], file: Path | None = None) -> Relation:
         """Relation from `as_json`; a missing or unknown name is an `InputError`."""
         try:
-            return cls(**values)
-        except TypeError as error:
+            return cls(**{name: float(value) for name, value in values.items()} | _whole(values))
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"not a sigma-M relation: {error}", file=file) from error
+
+
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    return {"n": int(values["n"])} if "n" in values else {}
 
 
 def fit(

@@ -17,6 +17,8 @@ from cmass.ingest.source_table import SourceTable, numbers
 
 #: Clusters in the catalogue as published.
 N_CLUSTERS = 1800
+#: Numbers of clusters are below this.
+_NUMBERS = 1_000_000
 VIZIER_TABLE = "J/ApJS/246/2/galwcls"
 CITATION = "Abdullah M. H., Wilson G., Klypin A., et al. 2020, ApJS 246, 2 (GalWCat19)"
 _REMEDY = "The file may be cut short or another table; fetch it again from VizieR J/ApJS/246/2"
@@ -105,9 +107,14 @@ def _assemble(path: Path, table: vizier.TextTable) -> SourceTable:
             unreadable[name] = bad
     columns["cluster_id"] = pa.array(
         [
-            f"GalWCat19-{int(number):04d}" if number is not None and number.is_integer() else None
+            f"GalWCat19-{int(number):04d}" if _is_number(number) else None
             for number in columns["cluster_id"].to_pylist()
         ],
         pa.string(),
     )
     return SourceTable("raw_clusters", str(path), columns, unreadable, table.broken)
+
+
+def _is_number(number: float | None) -> bool:
+    """Whether a cluster can have that number in the catalogue."""
+    return number is not None and 0 <= number < _NUMBERS and number == int(number)

@@ -22,6 +22,8 @@ from cmass.tables import atomic_path, file_digest, read_json, write_json
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 16
+#: Longest answer, bytes: a chunk of SkyServer's 500 000 rows is some 50 MB.
+BODY_MAX_BYTES = 2_000_000_000
 #: Longest wait between two tries, seconds.
 _BACKOFF_MAX_S = 120.0
 #: HTTP states that may pass: time-out, too many requests, and the server's own faults.
@@ -222,9 +224,14 @@ class Downloader:
                     # hold the time limit off.
                     while block := response.raw.read1(_BLOCK, decode_content=True):
                         size += stream.write(block)
+                        if size > BODY_MAX_BYTES:
+                            raise SourceError(
+                                f"{_short(url)} sends more than {BODY_MAX_BYTES / 1e9:g} GB, and "
+                                "no answer is that long. Check ingest.network in params.yaml"
+                            )
                         if time.monotonic() > deadline:
                             raise DamagedError(f"not done after {settings.timeout_s:g} s")
-                if expected is not None and size != int(expected):
+                if expected is not None and expected != str(size):
                     raise DamagedError(f"{size} bytes of {expected} arrived")
                 refuse_html(temporary)
                 check(temporary)

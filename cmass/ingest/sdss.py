@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cmass.columns import TABLES
 from cmass.errors import InputError
 from cmass.ingest.footprint import Footprint
 from cmass.ingest.source_table import SourceTable, numbers
+from cmass.limits import check_parquet
 
 CITATION = (
     "Abdurro'uf, Accetta K., Aerts C., et al. 2022, ApJS 259, 35 (SDSS DR17); "
@@ -24,7 +26,10 @@ CITATION = (
 _STRIPE82_PROGRAMME = "southern"
 #: The equatorial stripe of the southern cap, deg: right ascensions from and to, largest |dec|.
 STRIPE82_DEG = (308.0, 60.0, 1.30)
+#: Most that a mirror's galaxies may take in memory, bytes: those of SDSS take 0.3 GB with all columns.
+_MIRROR_MAX_BYTES = 8_000_000_000
 _CSV_NAMES = ("galaxy_id", "ra", "dec", "z", "z_err", "r_mag", "programname")
+_DIGITS = re.compile(r"[0-9]{1,40}")
 _INT64_MAX = np.iinfo(np.int64).max
 
 
@@ -42,6 +47,7 @@ def read_mirror(path: Path) -> SourceTable:
     names = TABLES["raw_galaxies"].names[1:]
     try:
         parquet = pq.ParquetFile(path, memory_map=True)
+        check_parquet(parquet, path, _MIRROR_MAX_BYTES)
         there = [n for n in names if n in parquet.schema_arrow.names]
         lacking = [n for n in ("ra", "dec", "z") if n not in there]
         if lacking:
@@ -52,7 +58,9 @@ def read_mirror(path: Path) -> SourceTable:
         table = parquet.read(columns=there)
     except FileNotFoundError:
         raise InputError("no such file", file=path) from None
-    except (pa.ArrowException, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of Arrow, of the disk, or of the words in a damaged schema
         raise InputError(
             f"not a readable Parquet file: {error}", file=path,
             remedy="It may be cut short; copy it to the mirror again",
@@ -118,10 +126,14 @@ def read_csv(path: Path) -> pa.Table:
         data = data.partition(b"\n")[2]
     if not data.endswith(b"\n"):
         raise InputError("the last line has no end: the answer is cut short", file=path)
-    names = data.partition(b"\n")[0].decode("ascii", "replace").strip().split(",")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not a CSV answer of SkyServer: {error}", file=path) from error
+    names = [name.strip().strip('"') for name in data.partition(b"\n")[0].decode().split(",")]
     types = dict.fromkeys(names, pa.string())
     try:
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             pa.BufferReader(data),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types, strings_can_be_null=False
@@ -129,6 +141,13 @@ def read_csv(path: Path) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         raise InputError(f"not a CSV answer of SkyServer: {error}", file=path) from error
+    # A column whose name we read otherwise has types guessed, and 19 digits do not survive that.
+    guessed = [f.name for f in table.schema if not pa.types.is_string(f.type)]
+    if guessed:
+        raise InputError(
+            "not a CSV answer of SkyServer: names are not read", file=path, column=guessed[0]
+        )
+    return table
 
 
 def read_chunk(path: Path) -> pa.Table:
@@ -149,7 +168,7 @@ def read_count(path: Path) -> int:
     if table.num_rows != 1 or "n" not in table.column_names:
         raise InputError("expected one number named n", file=path)
     text = table["n"][0].as_py().strip()
-    if not text.isdigit():
+    if not _DIGITS.fullmatch(text):
         raise InputError("expected a count", file=path, value=text)
     return int(text)
 
@@ -200,7 +219,7 @@ def _identifiers(texts: pa.ChunkedArray, source: str) -> tuple[pa.Array, dict[in
     unreadable = {}
     for row, text in enumerate(texts.to_pylist()):
         digits = (text or "").strip()
-        if not digits.isdigit():
+        if not _DIGITS.fullmatch(digits):
             values.append(None)
             unreadable[row] = digits
             continue

@@ -108,9 +108,14 @@ def astropy_columns(path: Path, remedy: str) -> TextTable:
     """
     from astropy.table import Table
 
+    from cmass import limits
+
     fits = path.suffix.lower() in (".fits", ".fit")
     if not path.exists():
         raise InputError("no such file", file=path)
+    limits.check_unpacked_size(path)
+    if not fits:
+        limits.check_votable(path)
     try:
         kwargs: dict[str, Any] = {"hdu": 1} if fits else {"table_id": 0}
         table = Table.read(path, format="fits" if fits else "votable", **kwargs)

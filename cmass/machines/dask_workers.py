@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import re
 import socket
 import threading
 import time
@@ -44,6 +45,10 @@ START_S = 300.0
 QUEUE_S = 24 * 3600.0
 #: Seconds after which every machine sees what another has written (NFS remembers for up to 60).
 DELAY_S = 90.0
+
+#: Most of a scheduler's file that is read, and what an address looks like.
+_FILE_MAX = 1 << 20
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/@]{1,300}")
 
 _SAME_CODE = "Give all machines the same image, or the same clone and environment, and restart them"
 
@@ -255,16 +260,34 @@ def _connect(address: str) -> Client:
         ) from error
 
 
+def address_in(file: Path) -> str:
+    """The address in the file that ``dask scheduler --scheduler-file`` wrote.
+
+    Raises
+    ------
+    MachineError
+        There is no such file, or it names no address.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            address = json.loads(stream.read(_FILE_MAX))["address"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MachineError(f"{file} names no Dask scheduler: {error}") from error
+    if not (isinstance(address, str) and _ADDRESS.fullmatch(address)):
+        raise MachineError(f"{file} names no Dask scheduler: address {address!r}"[:300])
+    return address
+
+
 def _address_in(file: Path) -> str:
-    """The address in a scheduler's file; the scheduler may be about to write it."""
+    """The same; the scheduler may be about to write it."""
     end = time.monotonic() + START_S
     while True:
         try:
-            return str(json.loads(file.read_text())["address"])
-        except (OSError, ValueError, KeyError) as error:
+            return address_in(file)
+        except MachineError as error:
             if time.monotonic() > end:
                 raise MachineError(
-                    f"{file} names no Dask scheduler after {START_S:.0f} s ({error}). Start one with "
+                    f"{error}, after {START_S:.0f} s. Start one with "
                     f"`dask scheduler --scheduler-file {file}`, or correct `scheduler` in params.yaml"
                 ) from error
         time.sleep(0.5)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cmass.errors import WorkspaceError
+from cmass.errors import InputError, WorkspaceError
 
 if TYPE_CHECKING:
     import keras
@@ -125,23 +125,30 @@ def load(path: Path, n: int) -> CompiledCNN3D:
     """
     import h5py
 
+    from cmass.limits import hdf5_array, hdf5_attribute
     from cmass.networks.compiled import CompiledCNN3D
+    from cmass.networks.compiled.network import weight_shapes
 
     if not path.exists():
         raise WorkspaceError(f"{path} does not exist: run `cmass train` first")
     try:
         with h5py.File(path, "r") as file:
-            activation = file.attrs.get(_ACTIVATION, "linear")
-            symmetries = [int(code) for code in file.attrs.get(_SYMMETRIES, [_ALONE])]
+            activation, codes = (
+                hdf5_attribute(file, name, path) if name in file.attrs else otherwise
+                for name, otherwise in ((_ACTIVATION, "linear"), (_SYMMETRIES, [_ALONE]))
+            )
+            symmetries = [int(code) for code in codes]
+            names = [f"layers/{layer}/vars/{k}" for layer in _LAYERS for k in range(2)]
             weights = [
-                np.asarray(file[f"layers/{layer}/vars/{k}"]) for layer in _LAYERS for k in range(2)
+                hdf5_array(file, name, shape, path)
+                for name, shape in zip(names, weight_shapes(n), strict=True)
             ]
         if activation not in get_args(Activation):
             raise ValueError(f"activation {activation!r} is none of {get_args(Activation)}")
         if not symmetries or not set(symmetries) <= set(range(16)):
             raise ValueError(f"symmetries {symmetries} are not some of 0 to 15")
         return CompiledCNN3D(weights, n, rectified=activation == "relu", symmetries=symmetries)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, InputError) as error:
         raise WorkspaceError(
             f"{path} does not hold the weights of CNN_3D for {n} voxels an axis: {error}"
         ) from error

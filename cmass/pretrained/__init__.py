@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
+from cmass import limits
 from cmass.errors import InputError, WorkspaceError
 from cmass.estimators.dispersion import Relation
 from cmass.oddity import REFERENCE, SETTINGS, Oddity
@@ -44,6 +44,8 @@ _MADE_WITH = (
 )  # fmt: skip
 _FILES = (WEIGHTS, "pairs.parquet", "posterior_grid.parquet", "dispersion.json")
 _ODDITY = (SETTINGS, REFERENCE)
+#: Most bytes of one file of a bundle: those of the model that ships have 1.4 MB together.
+_FILE_MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,8 @@ def _assemble(
 
 def _training_range(values: dict[str, float]) -> TrainingRange:
     return TrainingRange(
-        n_galaxies=(values["n_galaxies_low"], values["n_galaxies_high"]),
-        z=(values["z_min"], values["z_max"]),
+        n_galaxies=(float(values["n_galaxies_low"]), float(values["n_galaxies_high"])),
+        z=(float(values["z_min"]), float(values["z_max"])),
     )
 
 
@@ -219,6 +221,10 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
         path = folder / name
         if not path.exists():
             raise WorkspaceError(f"{path} does not exist: the model is incomplete")
+        if path.stat().st_size > _FILE_MAX_BYTES:
+            raise InputError("larger than any file of a model", file=path)
+        if path.suffix == ".parquet":
+            limits.check_parquet_file(path)
         if file_digest(path) != checksums.get(name):
             raise InputError(
                 "the file is not the one the model was made with", file=path,
@@ -228,7 +234,7 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
         return _assemble(
             folder / WEIGHTS, folder, description["settings"], description["provenance"], folder
         )
-    except (KeyError, TypeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(
             f"not a description of a model: {error}", file=folder / "model.json"
         ) from error

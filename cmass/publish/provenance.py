@@ -11,6 +11,7 @@ from cmass.params import Params
 from cmass.pretrained import SETTINGS_FILE
 from cmass.promotion.champion import CARD
 from cmass.publish.summary import leaves
+from cmass.secrets import redacted
 from cmass.software import git_state, package_versions
 from cmass.tables import make_table, read_json
 from cmass.workspace import Workspace
@@ -34,7 +35,7 @@ def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
     """
     card = workspace.champion / CARD
     parameters = params.model_dump(mode="json")
-    return {
+    facts = {
         "release": {"survey": workspace.survey, "profile": workspace.profile},
         "sources": read_json(workspace.raw / "provenance.json"),
         "model": read_json(workspace.model / "model.json"),
@@ -43,6 +44,7 @@ def gather(workspace: Workspace, params: Params) -> dict[str, Any]:
         "model_parameters": _other_parameters(workspace, parameters),
         "software": {**package_versions(), **git_state()},
     }
+    return {name: redacted(value) for name, value in facts.items()}
 
 
 def _other_parameters(workspace: Workspace, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ CONTENT = ("masses", "clusters", "galaxies", "posterior_grid", "calibration")
 #: All tables of a release.
 RELEASE_TABLES = (*CONTENT, "provenance")
 SUMS = "SHA256SUMS"
-_VERSION = re.compile(r"\d{4}\.\d{2}\.\d{2}-[0-9a-f]{8}")
+_VERSION = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}-[0-9a-f]{8}")
 
 
 def run(workspace: Workspace, params: Params) -> None:
@@ -278,7 +278,11 @@ def check_sums(folder: Path) -> None:
     sums = folder / SUMS
     if not sums.is_file():
         raise WorkspaceError(f"{folder} has no {SUMS}: it is not a complete release")
-    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = sums.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WorkspaceError(f"{sums} is damaged: {error}") from error
+    lines = [line.partition("  ") for line in text.splitlines()]
     listed = {name: digest for digest, _, name in lines}
     present = {str(p.relative_to(folder)) for p in _files(folder)} - {SUMS}
     if not listed or present != set(listed):
@@ -318,11 +322,13 @@ def complete_releases(releases: Path) -> list[Path]:
             continue
         try:
             check_sums(folder)
-            created = read_json(folder / "provenance.json")["release"]["created"]
-        except (WorkspaceError, KeyError, OSError) as error:
+            created = datetime.fromisoformat(
+                read_json(folder / "provenance.json")["release"]["created"]
+            )
+        except (WorkspaceError, KeyError, TypeError, ValueError, OSError) as error:
             _log.warning("%s is left alone: %s", folder, error)
             continue
-        found.append((created, folder.name, folder))
+        found.append((created.isoformat(), folder.name, folder))
     return [folder for *_, folder in sorted(found)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,8 +27,13 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
     "temp_directory": "",
+    "memory_limit": "2GB",
     "lock_configuration": "true",
 }
+#: Seconds that a statement may take, and bytes that its answer may have.
+SECONDS, ANSWER_MAX_BYTES = 300.0, 1_000_000_000
+#: Seconds that an interrupted statement gets to end.
+_GRACE_S = 10.0
 _ALLOWED = {"SELECT", "EXPLAIN", "MULTI"}  # MULTI is how DuckDB parses PIVOT
 
 
@@ -40,7 +46,12 @@ class SqlError(CmassError):
 def is_smoke(release: Path) -> bool:
     """Whether a release is of profile smoke, whose masses are not for science."""
     file = release / "provenance.json"
-    return file.is_file() and read_json(file)["release"]["profile"] == "smoke"
+    if not file.is_file():
+        return False
+    try:
+        return bool(read_json(file)["release"]["profile"] == "smoke")
+    except (KeyError, TypeError) as error:
+        raise WorkspaceError(f"{file} is no provenance of a release: {error!r}") from error
 
 
 def connect(database: Path) -> DuckDBPyConnection:
@@ -71,7 +82,7 @@ def connect(database: Path) -> DuckDBPyConnection:
         ) from error
 
 
-def query(release: Path, statement: str) -> pa.Table:
+def query(release: Path, statement: str, seconds: float = SECONDS) -> pa.Table:
     """Answer one SQL statement from a release.
 
     Parameters
@@ -80,6 +91,8 @@ def query(release: Path, statement: str) -> pa.Table:
         Folder of a release, ``data/release/latest`` for the newest.
     statement : str
         One SELECT (or FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, PIVOT, EXPLAIN).
+    seconds : float
+        A statement that takes longer is stopped.
 
     Returns
     -------
@@ -88,7 +101,8 @@ def query(release: Path, statement: str) -> pa.Table:
     Raises
     ------
     SqlError
-        The statement would do more than read the catalogue, or is wrong SQL.
+        The statement would do more than read the catalogue, is wrong SQL, or takes too much time
+        or memory.
     WorkspaceError
         There is no release, or its database is damaged.
     """
@@ -111,14 +125,17 @@ def query(release: Path, statement: str) -> pa.Table:
                     '`cmass sql --format csv "SELECT …" > file.csv`'
                 )
             cursor = connection.cursor()
-            relation = cursor.sql(statement)
-            if relation is None:  # EXPLAIN and the like give rows without being a relation
-                result = cursor.execute(statement)
-                names = [d[0] for d in result.description or []]
-                rows = result.fetchall()
-                columns = [[str(row[i]) for row in rows] for i in range(len(names))]
-                return pa.Table.from_arrays([pa.array(c, pa.string()) for c in columns], names)
-            return relation.to_arrow_table()
+            return _in_time(cursor, statement, seconds)
+        except duckdb.InterruptException as error:
+            raise SqlError(
+                f"stopped: the statement takes more than {seconds:g} s. Ask for less, or read the "
+                "release's Parquet files with a DuckDB of your own"
+            ) from error
+        except duckdb.OutOfMemoryException as error:
+            raise SqlError(
+                f"stopped: the statement takes more than {_LOCKED['memory_limit']} of memory. Ask for "
+                "less, or read the release's Parquet files with a DuckDB of your own"
+            ) from error
         except duckdb.PermissionException as error:
             raise SqlError(
                 f"refused: {_first_line(error)}. Files, the network and extensions are closed to "
@@ -126,6 +143,58 @@ def query(release: Path, statement: str) -> pa.Table:
             ) from error
         except duckdb.Error as error:
             raise SqlError(str(error).strip()) from error
+
+
+def _answer(cursor: DuckDBPyConnection, statement: str) -> pa.Table:
+    """Rows of a statement, as long as they are not too many."""
+    relation = cursor.sql(statement)
+    if relation is None:  # EXPLAIN and the like give rows without being a relation
+        result = cursor.execute(statement)
+        names = [d[0] for d in result.description or []]
+        rows = result.fetchall()
+        columns = [[str(row[i]) for row in rows] for i in range(len(names))]
+        return pa.Table.from_arrays([pa.array(c, pa.string()) for c in columns], names)
+    batches, size = [], 0
+    with relation.to_arrow_reader() as reader:
+        for batch in reader:
+            batches.append(batch)
+            size += batch.nbytes
+            if size > ANSWER_MAX_BYTES:
+                raise SqlError(
+                    f"the answer is larger than {ANSWER_MAX_BYTES / 1e9:g} GB: add LIMIT or WHERE"
+                )
+        return pa.Table.from_batches(batches, reader.schema)
+
+
+def _in_time(cursor: DuckDBPyConnection, statement: str, seconds: float) -> pa.Table:
+    """`_answer`, stopped when the time is over or somebody presses Ctrl-C.
+
+    DuckDB heeds no signal while it works, so that it works in a thread, and the one that gets
+    signals waits.
+    """
+    given: list[pa.Table | BaseException] = []
+
+    def work() -> None:
+        try:
+            given.append(_answer(cursor, statement))
+        except BaseException as error:  # raised again where it is waited for
+            given.append(error)
+
+    thread = threading.Thread(target=work, name="cmass-sql", daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+    except KeyboardInterrupt:
+        cursor.interrupt()
+        thread.join(_GRACE_S)
+        raise
+    if thread.is_alive():
+        cursor.interrupt()
+        thread.join()
+    (result,) = given
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def render(table: pa.Table, format: Literal["csv", "json"]) -> str:

@@ -1,6 +1,8 @@
-"""Feed readers with damaged files: ``python -m tests.fuzz [--inputs N] [READER …]``.
+"""Feed readers with damaged files: ``python -m tests.fuzz [--inputs N] [--results FILE] [READER …]``.
 
-Prints a table: files tried, read and refused, crashes, the longest time and the most memory.
+Prints a table: files tried, read and refused, crashes, the longest time and the most memory. With
+``--results`` every reader's row goes into a file as soon as it is known, and readers that are there
+with as many files are not fed again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.fuzz.readers import READERS
@@ -20,6 +22,8 @@ from tests.fuzz.readers import READERS
 ROOT = Path(__file__).parents[2]
 #: Seconds that a file may take, and MB that a reader's process may hold.
 LIMIT_S, LIMIT_MB = 10.0, 1024.0
+#: Where a document's table stands.
+_MARK, _END = "<!-- fuzz -->", "<!-- /fuzz -->"
 #: Seconds until a reader's process has begun.
 _START_S = 120.0
 
@@ -74,9 +78,11 @@ def _one_process(found: Found, folder: str, first: int, inputs: int) -> int:
         [*command, str(inputs - first)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
-        limit = _START_S
+        if not (select.select([child.stdout], [], [], _START_S)[0] and child.stdout.readline()):
+            child.kill()
+            raise RuntimeError(f"{found.name}: its reader does not read the file that is whole")
         while number < inputs:
-            if not select.select([child.stdout], [], [], limit)[0]:
+            if not select.select([child.stdout], [], [], 3 * LIMIT_S)[0]:
                 child.kill()
                 found.faults.append(f"{found.name}, file {number}: hangs")
                 return number + 1
@@ -85,7 +91,7 @@ def _one_process(found: Found, folder: str, first: int, inputs: int) -> int:
                 found.faults.append(f"{found.name}, file {number}: exit code {child.wait()}")
                 return number + 1
             found.add(json.loads(text))
-            number, limit = number + 1, 3 * LIMIT_S
+            number += 1
             if found.peak_mb > LIMIT_MB:  # the next one gets a clean process
                 child.kill()
                 found.peak_mb = 0.0
@@ -105,20 +111,45 @@ def table(results: list[Found]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _kept(file: Path | None) -> dict[str, Found]:
+    """Rows of an earlier run, by reader."""
+    if file is None or not file.exists():
+        return {}
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    return {row["name"]: Found(**row) for row in rows}
+
+
 def main() -> int:
     """Feed the readers that are named, or all; 1 if one is at fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(READERS))
     parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--results", type=Path, help="where rows are kept; a run goes on from it")
+    parser.add_argument("--docs", type=Path, help="a document whose table is written anew")
     options = parser.parse_args()
+    if unknown := set(options.readers) - set(READERS):
+        parser.error(f"no reader {', '.join(sorted(unknown))}")
+    known = _kept(options.results)
     results = []
     for name in options.readers or READERS:
+        if name in known and known[name].tried >= options.inputs:
+            results.append(known[name])
+            continue
         start = time.monotonic()
         results.append(fuzz(name, options.inputs))
+        known[name] = results[-1]
+        if options.results:
+            rows = [asdict(one) for one in known.values()]
+            options.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         sys.stderr.write(f"{name}: {time.monotonic() - start:.0f} s\n")
         for fault in results[-1].faults[:5]:
             sys.stderr.write(f"{fault}\n")
     sys.stdout.write(table(results) + "\n")
+    if options.docs:
+        before, _, rest = options.docs.read_text(encoding="utf-8").partition(_MARK)
+        after = rest.partition(_END)[2]
+        text = f"{before}{_MARK}\n{table(results)}\n{_END}{after}"
+        options.docs.write_text(text, encoding="utf-8")
     return int(any(found.faults for found in results))
 
 

@@ -56,6 +56,8 @@ def main(name: str, folder: str, first: str, count: str) -> None:
     whole = Path(folder) / f"whole{reader.suffix}"
     reader.whole(whole)
     reader.read(whole)  # or what follows says nothing
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     path = Path(folder) / f"damaged{reader.suffix}"
     for number in range(int(first), int(first) + int(count)):
         path.write_bytes(content(reader, whole.read_bytes(), number))

@@ -172,3 +172,14 @@ def test_the_real_catalogue():
     assert first["m200_msun_h"] == 1.3547183e15 and first["nfw_concentration"] == 4.2898652
     assert int((good["catalogue_distance_mpc_h"].to_numpy() < 250).sum()) == 897
     assert np.isnan(good["sigma500_err_lower_km_s"].to_numpy()).sum() == 1
+
+
+@pytest.mark.parametrize("number", ["inf", "1e308", "-1", "1.5", "nan", "1000000"])
+def test_a_number_that_no_cluster_has(tmp_path, number):
+    """It is set aside like any other bad value."""
+    path = tmp_path / "galwcls.dat"
+    lines = dat_text(catalogue(300)).splitlines()
+    lines[3] = number + lines[3][lines[3].index("|") :]
+    path.write_text("\n".join(lines) + "\n")
+    good, bad = sift(galweight.read(path))
+    assert (good.num_rows, bad.num_rows) == (299, 1)

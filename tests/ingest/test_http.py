@@ -98,3 +98,13 @@ def test_what_is_damaged_is_fetched_again(archive, downloader, damage):
     assert again.path.read_text() == archive.window
     assert len(archive.asked) == 2
     assert read_json(note)["sha256"] == again.sha256
+
+
+def test_an_answer_without_end_is_refused(archive, downloader, monkeypatch):
+    from cmass.ingest import http
+
+    monkeypatch.setattr(http, "BODY_MAX_BYTES", 100)
+    archive.window = "x" * 1000 + "\n"
+    with pytest.raises(SourceError, match="no answer is that long"):
+        downloader.fetch(archive.url + "/window.ply", {}, whole)
+    assert not [p for p in downloader.folder.iterdir() if p.suffix in (".body", ".json", ".tmp")]

@@ -116,3 +116,26 @@ def test_answers_that_are_no_table(tmp_path):
     with pytest.raises(InputError, match="one number named n"):
         sdss.read_count(answer(path, "1", "2", head="#Table1\nn\n"))
     assert sdss.read_count(answer(path, "12", head="n\n")) == 12
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["#Table1\nn\n\u00b2\n", "#Table1\nn\n-1\n", "#Table1\nn\n" + "9" * 5000 + "\n", "n\n1e3\n"],
+)
+def test_a_count_that_is_none(tmp_path, text):
+    path = tmp_path / "count.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected a count"):
+        sdss.read_count(path)
+
+
+def test_answers_with_quoted_and_unreadable_names(tmp_path):
+    path = tmp_path / "count.csv"
+    path.write_text('"n"\n12\n')
+    assert sdss.read_count(path) == 12
+    path.write_text('"n""m"\n12\n')
+    with pytest.raises(InputError, match="names are not read|one number named n"):
+        sdss.read_count(path)
+    path.write_bytes(b"n\xff\n12\n")
+    with pytest.raises(InputError, match="not a CSV answer"):
+        sdss.read_count(path)

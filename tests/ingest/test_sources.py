@@ -109,7 +109,10 @@ def test_network(workspace, network_params, archive):
         assert facts["rows_in_source"] == facts["rows"] == tables[name].num_rows
     contract = handovers.examine("ingest", workspace, network_params)
     assert contract["success"]
-    assert [(a["rows_in"], a["rows_out"]) for a in contract["accounts"][:2]] == [(30, 30), (400, 400)]
+    assert [(a["rows_in"], a["rows_out"]) for a in contract["accounts"][:2]] == [
+        (30, 30),
+        (400, 400),
+    ]
 
 
 def test_network_resumes_after_a_broken_chunk(workspace, network_params, archive):

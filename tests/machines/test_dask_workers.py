@@ -402,3 +402,24 @@ def test_no_worker_at_all_is_an_error(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_workers, "QUEUE_S", 0.5)
     with pytest.raises(MachineError, match="no worker joined tcp://.* within 0 s.*dask worker"):
         work(cluster.params(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"address": 5}',
+        '{"address": "10.0.0.1"}',
+        '{"address": "tcp://a b"}',
+        "[" * 99_999,
+    ],
+)
+def test_a_scheduler_file_that_names_no_address(tmp_path, text):
+    file = tmp_path / "scheduler.json"
+    file.write_text(text)
+    with pytest.raises(MachineError, match="names no Dask scheduler"):
+        dask_workers.address_in(file)
+    file.write_text('{"address": "tls://10.0.0.1:8786"}')
+    assert dask_workers.address_in(file) == "tls://10.0.0.1:8786"

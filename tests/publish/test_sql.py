@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from cmass.errors import CmassError, WorkspaceError
-from cmass.publish.sql import SqlError, query, render
+from cmass.publish.sql import SqlError, is_smoke, query, render
 from cmass.workspace import Workspace
 
 
@@ -120,3 +124,72 @@ def test_csv_and_json_hold_what_was_asked(latest: Path) -> None:
     assert {r[3] for r in rows} == {'a,"b"'}
     objects = json.loads(render(table.select(["cluster_id", "log10_m200c"]), "json"))
     assert objects == table.select(["cluster_id", "log10_m200c"]).to_pylist()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "FROM 'http://127.0.0.1:1/x.csv'", "FROM 's3://bucket/x.parquet'",
+        "SELECT * FROM read_json('/etc/passwd')", "SELECT * FROM read_duckdb('/etc/passwd')",
+        "SELECT * FROM parquet_metadata('/etc/passwd')", "SELECT * FROM duckdb_extensions()",
+        "SELECT * FROM query('COPY masses TO ''/tmp/x''')",
+        "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'')')",
+        "SELECT getenv('HOME')", "SELECT * FROM enable_logging()",
+        "SELECT * FROM enable_profiling()", "SELECT * FROM arrow_scan(1, 1, 1)",
+        "SELECT * FROM pandas_scan(1)", "CREATE MACRO m() AS TABLE FROM '/etc/passwd'",
+        "CREATE TEMP VIEW v AS FROM '/etc/passwd'", "EXECUTE a", "EXPORT DATABASE 'x' (FORMAT csv)",
+        "IMPORT DATABASE 'x'", "SET memory_limit = '1TB'", "SET temp_directory = '/tmp'",
+        "SELECT " + "(" * 20_000 + "1" + ")" * 20_000,
+    ],
+)  # fmt: skip
+def test_ways_around_are_refused(latest: Path, statement: str) -> None:
+    with pytest.raises(SqlError):
+        query(latest, statement)
+
+
+FOREVER = "SELECT count(*) FROM range(100000000000) a, range(1000000) b WHERE a.range * b.range = 7"
+
+
+def test_a_statement_without_end_is_stopped(latest: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(SqlError, match="takes more than 0.5 s"):
+        query(latest, FOREVER, seconds=0.5)
+    assert time.monotonic() - start < 60  # on a busy machine; by itself it would take years
+
+
+def test_memory_and_answers_have_limits(
+    latest: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from cmass.publish import sql
+
+    monkeypatch.setitem(sql._LOCKED, "memory_limit", "50MB")
+    with pytest.raises(SqlError, match="takes more than 50MB of memory"):
+        query(latest, "SELECT i, repeat('x', 100) FROM range(3000000) t(i) ORDER BY hash(i)")
+    monkeypatch.setattr(sql, "ANSWER_MAX_BYTES", 1_000_000)
+    with pytest.raises(SqlError, match="larger than 0.001 GB: add LIMIT"):
+        query(latest, "FROM range(1000000)")
+
+
+def test_ctrl_c_stops_a_statement(latest: Path) -> None:
+    command = [sys.executable, "-m", "cmass.cli", "sql", "--release", str(latest), FOREVER]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        # It is at work once DuckDB's own threads are there.
+        tasks = Path(f"/proc/{child.pid}/task")
+        end = time.monotonic() + 60
+        while len(list(tasks.iterdir())) < 3 and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        try:
+            _, said = child.communicate(timeout=30)
+        finally:
+            child.kill()
+    assert child.returncode == 130
+    assert "interrupted" in said
+
+
+def test_provenance_that_is_none_is_named(tmp_path: Path) -> None:
+    for text in ("[]", "{}", '{"release": 1}'):
+        (tmp_path / "provenance.json").write_text(text)
+        with pytest.raises(WorkspaceError, match="no provenance of a release"):
+            is_smoke(tmp_path)

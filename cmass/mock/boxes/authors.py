@@ -100,11 +100,23 @@ def read_clusters(path: Path, params: Params) -> dict[str, Array]:
     return {name: np.concatenate([p[name] for p in parts]).astype(float) for name in _CLUSTER}
 
 
-def _sort_galaxies(path: Path, n_clusters: int, runs: SortedRuns, params: Params) -> None:
-    """Read the galaxies into runs sorted by window."""
-    window, size = params.window, params.mock.files.rows_in_memory
+def read_galaxies(path: Path, n_clusters: int, params: Params) -> Iterator[NDArray[np.void]]:
+    """Rows of the galaxies file as `WINDOW_GALAXY`, block by block, checked.
+
+    Parameters
+    ----------
+    path : Path
+    n_clusters : int
+        Lines of the clusters file.
+    params : Params
+
+    Raises
+    ------
+    InputError
+        A value is missing, outside the window, or names no cluster.
+    """
+    window = params.window
     wide, fast = _SLACK * window.half_width_mpc_h, _SLACK * window.v_max_km_s
-    held: list[NDArray[np.void]] = []
     for columns, row in _read(path, _GALAXY):
         remedy = f"It is the line of the clusters file, from 1 to {n_clusters}"
         _within(columns["cluster"], 1, n_clusters, path, "cluster", row, remedy)
@@ -117,8 +129,15 @@ def _sort_galaxies(path: Path, n_clusters: int, runs: SortedRuns, params: Params
         rows["key"] = columns["cluster"].astype(np.int64) - 1
         for name in ("x", "y", "v"):
             rows[name] = columns[name]
+        yield rows
+
+
+def _sort_galaxies(path: Path, n_clusters: int, runs: SortedRuns, params: Params) -> None:
+    """Read the galaxies into runs sorted by window."""
+    held: list[NDArray[np.void]] = []
+    for rows in read_galaxies(path, n_clusters, params):
         held.append(rows)
-        if sum(map(len, held)) >= size:
+        if sum(map(len, held)) >= params.mock.files.rows_in_memory:
             runs.add(len(runs), np.concatenate(held), {})
             held = []
     if held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmass.errors import InputError
+from cmass.limits import hdf5_attribute, hdf5_dataset
 from cmass.mock.boxes.tally import Tally, check_positions, check_velocities
-from cmass.mock.boxes.text import Block, Place, find_columns, header_lines, open_bytes, text_blocks
+from cmass.mock.boxes.text import (
+    LINE_MAX_BYTES,
+    Block,
+    Place,
+    find_columns,
+    header_lines,
+    long_line,
+    open_bytes,
+    readable,
+    text_blocks,
+)  # fmt: skip
 from cmass.params import FilesParams
 
 #: Our names and the columns of the SAG tables (Knebe+2018), in any case. The host is the distinct
@@ -24,6 +36,8 @@ _POSITION, _VELOCITY = ("x", "y", "z"), ("vx", "vy", "vz")
 #: What the unit of an HDF5 column must hold, where it has one.
 _UNITS = dict.fromkeys(_POSITION, "mpc") | dict.fromkeys(_VELOCITY, "km")
 _HDF5_ROWS = 200_000
+#: Nothing that deflate packs becomes more than a thousand times smaller.
+_RATIO_MAX = 1100
 _DARK = "no absolute r magnitude between -30 and 0"
 
 #: One galaxy as it is kept: host halo; position, h⁻¹ Mpc; velocity, km/s; absolute r, M − 5 log10 h;
@@ -82,9 +96,11 @@ _REMEDY = "Name the file's column under mock.files.columns, as r=MyMagnitude"
 
 def _csv_blocks(path: Path, place: Place | None, files: FilesParams) -> Iterator[Block]:
     _, after_comments = header_lines(path)
-    with open_bytes(path) as stream:
+    with open_bytes(path) as stream, readable(path):
         stream.seek(after_comments)
-        line = stream.readline()
+        line = stream.readline(LINE_MAX_BYTES)
+    if len(line) == LINE_MAX_BYTES:
+        raise long_line(path)
     names = [name.strip().strip('"') for name in line.decode("utf-8", "replace").split(",")]
     wanted = find_columns(path, names, _aliases(files), _REMEDY)
     start = place or Place(0, after_comments + len(line))
@@ -94,22 +110,48 @@ def _csv_blocks(path: Path, place: Place | None, files: FilesParams) -> Iterator
 def _hdf5_blocks(path: Path, place: Place | None, files: FilesParams) -> Iterator[Block]:
     import h5py
 
-    with h5py.File(path) as file:
+    with _damage_in_words(path), h5py.File(path) as file:
         _check_attributes(file, path, files)
-        names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-        wanted = find_columns(path, names, _aliases(files), _REMEDY)
+        wanted = find_columns(path, list(file), _aliases(files), _REMEDY)
+        columns = {ours: hdf5_dataset(file, name, path) for ours, name in wanted.items()}
         for ours, column in wanted.items():
-            _check_unit(file[column], ours, column, path)
-        lengths = {column: len(file[column]) for column in wanted.values()}
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"columns differ in length: {lengths}", file=path)
-        n = next(iter(lengths.values()))
-        row = place.row if place else 0
-        while row < n:
-            end = min(row + _HDF5_ROWS, n)
-            columns = {ours: file[column][row:end] for ours, column in wanted.items()}
-            yield Block(columns, row, Place(end, end))
-            row = end
+            _check_unit(columns[ours], ours, column, path)
+        n = _rows_of(columns, path)
+    row = place.row if place else 0
+    while row < n:
+        end = min(row + _HDF5_ROWS, n)
+        with _damage_in_words(path), h5py.File(path) as file:
+            block = {ours: file[column][row:end] for ours, column in wanted.items()}
+        yield Block(block, row, Place(end, end))
+        row = end
+
+
+@contextmanager
+def _damage_in_words(path: Path) -> Iterator[None]:
+    """Errors of HDF5, which come as several kinds, as `InputError`."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"not readable as HDF5: {error}", file=path,
+            remedy="The file may be cut short or damaged",
+        ) from error  # fmt: skip
+
+
+def _rows_of(columns: dict[str, Any], path: Path) -> int:
+    """Rows of all columns, which must be lists of one length that are there, not announced alone."""
+    lengths = {name: one.shape for name, one in columns.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise InputError(f"columns differ in length: {lengths}", file=path)
+    (n,) = next(iter(lengths.values()))
+    for name, one in columns.items():
+        stored = one.id.get_storage_size()
+        if n * one.dtype.itemsize > _RATIO_MAX * stored + _HDF5_ROWS * one.dtype.itemsize:
+            raise InputError(
+                f"announces {n} rows, and {stored} bytes are there", file=path, column=name,
+                remedy="The file may be cut short or damaged",
+            )  # fmt: skip
+    return int(n)
 
 
 def _words(value: Any) -> str:
@@ -117,7 +159,8 @@ def _words(value: Any) -> str:
 
 
 def _check_unit(dataset: Any, ours: str, column: str, path: Path) -> None:
-    unit = next((_words(v) for k, v in dataset.attrs.items() if k.lower() in ("unit", "units")), "")
+    name = next((name for name in dataset.attrs if name.lower() in ("unit", "units")), None)
+    unit = "" if name is None else _words(hdf5_attribute(dataset, name, path))
     plain = unit.lower().replace(" ", "")
     wrong = plain not in ("", "-") and ours in _UNITS and _UNITS[ours] not in plain
     if ours in _POSITION and "mpc" in plain and "h" not in plain:
@@ -131,14 +174,15 @@ def _check_unit(dataset: Any, ours: str, column: str, path: Path) -> None:
 
 def _check_attributes(file: Any, path: Path, files: FilesParams) -> None:
     """Box size and redshift that the file names must be those of the parameters."""
-    values = {key.lower().replace("_", ""): value for key, value in file.attrs.items()}
+    names = {name.lower().replace("_", ""): name for name in file.attrs}
     expected = {
         "boxsize": (files.box_size_mpc_h, 1e-3 * files.box_size_mpc_h, "mock.files.box_size_mpc_h"),
         "redshift": (1 / files.scale_factor - 1, 2e-3, "mock.files.scale_factor"),
     }
     for key, (value, tolerance, name) in expected.items():
         try:
-            there = float(_words(np.ravel(values[key])[0]).split()[0]) if key in values else value
+            said = hdf5_attribute(file, names[key], path) if key in names else str(value)
+            there = float(_words(np.ravel(said)[0]).split()[0])
         except (ValueError, IndexError):
             continue  # in words that we cannot read: what the columns hold decides
         if abs(there - value) > tolerance:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,6 +19,8 @@ from cmass.errors import InputError
 
 #: Bytes of one block: a few tens of thousands of hlist lines.
 BLOCK_BYTES = 1 << 24
+#: Most bytes of one line, and of all comment lines at the top: those of hlist tables are below 10 KB.
+LINE_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,32 @@ def open_bytes(path: Path) -> IO[bytes]:
         raise InputError(f"not readable: {error.strerror}", file=path) from error
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Errors of gzip, bzip2 and the disk as `InputError`."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(
+            f"not readable: {error}", file=path, remedy="The file may be cut short or damaged"
+        ) from error
+
+
+def long_line(path: Path, row: int | None = None) -> InputError:
+    """The error of a line without end."""
+    return InputError(
+        f"a line is longer than {LINE_MAX_BYTES} bytes", file=path, row=row,
+        remedy="The file may be damaged, or no text table",
+    )  # fmt: skip
+
+
 def header_lines(path: Path, comment: str = "#") -> tuple[list[str], int]:
     """The comment lines at the top of a file and the byte after them."""
     lines, end = [], 0
-    with open_bytes(path) as stream:
-        for raw in stream:
+    with open_bytes(path) as stream, readable(path):
+        while raw := stream.readline(LINE_MAX_BYTES):
+            if end + len(raw) > LINE_MAX_BYTES:
+                raise long_line(path)
             line = raw.decode("utf-8", errors="replace")
             if line.strip() and not line.lstrip().startswith(comment):
                 break
@@ -99,13 +124,17 @@ def text_blocks(
         A value is no number, or a line has too few or too many values; with row and column.
     """
     with open_bytes(path) as stream:
-        stream.seek(start.position)
+        with readable(path):
+            stream.seek(start.position)
         place, rest = start, b""
         while True:
-            data = stream.read(block_bytes or BLOCK_BYTES)
+            with readable(path):
+                data = stream.read(block_bytes or BLOCK_BYTES)
             block = rest + data
             cut = len(block) if not data else block.rfind(b"\n") + 1
             rest = block[cut:]
+            if len(rest) > LINE_MAX_BYTES:
+                raise long_line(path, place.row)
             if cut:
                 columns = _parse(path, block[:cut], names, wanted, separator, place.row)
                 n = len(next(iter(columns.values())))

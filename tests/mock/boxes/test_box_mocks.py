@@ -293,6 +293,7 @@ def test_missing_galaxy_column_says_how_to_name_it(tmp_path):
         ("velocity (km/s physical)", "velocity (m/s physical)", "must be in km/s"),
         ("size = 100.0", "size = 250.0", "box_size_mpc_h is 100.*Set mock.files.box_size_mpc_h"),
         ("Omega_M = 0.307115", "Omega_M = 0.25", "cosmology.omega_m is 0.307"),
+        ("Omega_M = 0.307115", "Omega_M = 0.307.115", "cosmology.omega_m is 0.307"),
         ("x(17)", "x(18)", "numbers column x 18, but it is column 17"),
         ("#scale(0) id(1)", "#id mass", "not an hlist table"),
     ],
