@@ -362,13 +362,24 @@ STEPS: tuple[Step, ...] = (
     ),
 )  # fmt: skip
 
-#: What the flows run: names of steps, in order. `ingest` fetches, `release` brings everything up to
-#: date, `retrain` leaves the survey alone.
+_BEFORE_MASSES = tuple(s.name for s in STEPS[: [s.name for s in STEPS].index("champion")])
+_WITH_CHAMPION = tuple(s.name for s in STEPS if s.name not in _BEFORE_MASSES)
+#: What the flows run: names of steps, in order. `ingest` fetches; `release` gives masses by the champion
+#: that is there, and `first` makes one before; `retrain` makes a challenger and judges it.
 RUNS: dict[str, tuple[str, ...]] = {
     "ingest": ("ingest", "select"),
-    "release": tuple(s.name for s in STEPS),
-    "retrain": tuple(s.name for s in STEPS if not s.per_survey),
+    "release": ("ingest", "select", *_WITH_CHAMPION),
+    "first": tuple(s.name for s in STEPS),
+    "retrain": tuple(n for n in _BEFORE_MASSES if n not in ("ingest", "select")),
 }
+
+
+def release_steps(workspace: Workspace, params: Params) -> tuple[str, ...]:
+    """Steps of a release: without training where there is a champion, every step where there is none."""
+    names = RUNS["release"]
+    if "champion" in names and not step("champion").look_outside(workspace, params):
+        return RUNS["first"]
+    return names
 
 
 def step(name: str) -> Step:

@@ -61,7 +61,7 @@ def ingest(
     """
     choices = Choices(profile, survey, mirror, data, params_file, scheduler=scheduler)
     done = run_steps(RUNS["ingest"], choices, force=force, ask=True, hours=step_hours)
-    start_release(done, choices)
+    start_release(choices)
     return done.names
 
 

@@ -1,12 +1,13 @@
-"""Bring every step up to date, to a released catalogue."""
+"""Masses by the champion, to a released catalogue; the first run makes a champion."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from cmass.pipeline import RUNS
+from cmass.pipeline import release_steps
 from flows.steps import (
     STEP_HOURS,
+    Archive,
     Choices,
     Data,
     Force,
@@ -16,6 +17,7 @@ from flows.steps import (
     Profile,
     Scheduler,
     Survey,
+    archive_release,
     flow_options,
     publish_results,
     run_steps,
@@ -32,8 +34,9 @@ def release(
     scheduler: Scheduler = None,
     step_hours: Hours = STEP_HOURS,
     force: Force = False,
+    archive: Archive = None,
 ) -> list[str]:
-    """Bring every step up to date, to a released catalogue.
+    """Masses by the champion, to a released catalogue; the first run makes a champion.
 
     The headline numbers become an artifact on the run's page.
 
@@ -53,6 +56,9 @@ def release(
         Longest time of one step.
     force
         Run even what is up to date.
+    archive
+        Keep a new release with all that it was made of (`cmass archive`); by default where its code is
+        committed in a clone.
 
     Returns
     -------
@@ -60,8 +66,10 @@ def release(
         Names of the steps that ran.
     """
     choices = Choices(profile, survey, mirror, data, params_file, scheduler=scheduler)
-    done = run_steps(RUNS["release"], choices, force=force, hours=step_hours)
+    names = release_steps(*choices.resolve())
+    done = run_steps(names, choices, force=force, hours=step_hours)
     publish_results(done.workspace)
+    archive_release(done, archive)
     return done.names
 
 

@@ -1,4 +1,4 @@
-"""Make mocks, train and judge a model, without touching the survey."""
+"""Make mocks, train a challenger and judge it."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ def retrain(
     step_hours: Hours = STEP_HOURS,
     force: Force = False,
 ) -> list[str]:
-    """Make mocks, train and judge a model, without touching the survey.
+    """Make mocks, train a challenger and judge it.
 
-    Where a step of the release is not up to date afterwards, the deployment of release is started, but
-    not after a run with a `seed` of its own: release has that of params.yaml.
+    Nothing is trained where parameters, code and `seed` are those of the last training. A challenger that
+    passes its gates becomes the champion, and the deployment of release is started; the masses of a
+    refused one are nobody's.
 
     Parameters
     ----------
     profile
         Size of the run; by default that of params.yaml.
     survey
-        Survey of the release that is started; by default that of params.yaml.
+        Survey that judges, and of the release that is started; by default that of params.yaml.
     data
         Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
     params_file
@@ -64,8 +65,7 @@ def retrain(
     """
     choices = Choices(profile, survey, None, data, params_file, seed, scheduler)
     done = run_steps(RUNS["retrain"], choices, force=force, hours=step_hours)
-    if seed is None:
-        start_release(done, choices)
+    start_release(choices)
     return done.names
 
 

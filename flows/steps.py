@@ -38,7 +38,7 @@ from pydantic import Field
 from cmass.errors import SourceError
 from cmass.headline import markdown
 from cmass.params import Params, load_params
-from cmass.pipeline import RUNS, first_stale, run_if_stale, step, workspace_lock
+from cmass.pipeline import first_stale, release_steps, run_if_stale, step, workspace_lock
 from cmass.workspace import Workspace
 from flows.alarm import alarm
 
@@ -73,6 +73,9 @@ Scheduler = Annotated[
     str | None, said("Dask scheduler; by default CMASS_SCHEDULER, or that of params.yaml")
 ]
 Hours = Annotated[float, said("Longest time of one step, hours", gt=0)]
+Archive = Annotated[
+    bool | None, said("Archive a new release; by default where its code is committed in a clone")
+]
 Force = Annotated[bool, said("Run even what is up to date")]
 
 #: Keys of the artifacts: numbers, steps, how far, and where the report is.
@@ -252,6 +255,34 @@ def _id(value: Any) -> UUID:
     return value if isinstance(value, UUID) else UUID(str(value))
 
 
+@task(task_run_name="archive", **_TASK)
+def keep_version(workspace: Workspace) -> None:
+    """Archive the latest release, and push it where a remote is named."""
+    from cmass.versions.archive import archive
+
+    archive(workspace.root)
+
+
+def archive_release(done: Ran, wanted: bool | None) -> None:
+    """Archive the release of a run that published one.
+
+    Parameters
+    ----------
+    done : Ran
+    wanted : bool or None
+        None: where it can be done, which is in a clone whose code is committed.
+    """
+    from cmass.versions.archive import obstacle
+
+    if wanted is False or "publish" not in done.names:
+        return
+    why_not = obstacle(done.workspace.root)
+    if wanted is None and why_not is not None:
+        get_run_logger().warning("the release is not archived: %s", why_not)
+        return
+    keep_version(done.workspace)
+
+
 def publish_results(workspace: Workspace) -> None:
     """Put the headline numbers and the way to the report on the run's page."""
     create_markdown_artifact(
@@ -267,13 +298,14 @@ def publish_results(workspace: Workspace) -> None:
         )  # fmt: skip
 
 
-def start_release(done: Ran, choices: Choices) -> str | None:
+def start_release(choices: Choices) -> str | None:
     """Start the deployment `RELEASE` if one of its steps would run; why, or None.
 
     A release that failed is started again by the next call, as its steps are still not up to date. A
     flow that no deployment started only says what it found.
     """
-    found = first_stale(RUNS["release"], done.workspace, done.params)
+    workspace, params = choices.resolve()
+    found = first_stale(release_steps(workspace, params), workspace, params)
     if found is None:
         get_run_logger().info("release: up to date")
         return None

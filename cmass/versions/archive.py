@@ -74,6 +74,17 @@ def archive(data: Path, version: str = "latest") -> str:
     return release.name
 
 
+def obstacle(data: Path, version: str = "latest") -> str | None:
+    """Why a release cannot be archived, whatever its inputs; None where it can."""
+    release = version_folder(data / "release", version)
+    try:
+        tags.clone()
+        _check_code(read_json(release / "provenance.json"), release)
+    except WorkspaceError as error:
+        return str(error)
+    return None
+
+
 def _check_code(facts: dict[str, Any], release: Path) -> None:
     state = facts["software"].get("git_state", "unknown")
     if state != "clean":

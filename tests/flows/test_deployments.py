@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cmass.pipeline import RUNS, STEPS
+from cmass.params import Params
+from cmass.pipeline import RUNS, STEPS, release_steps
+from cmass.workspace import Workspace
 from flows.backfill import StepName
 from flows.steps import RELEASE
 
@@ -24,11 +26,22 @@ def flow_of(deployment: dict):
 
 def test_runs_are_steps_of_the_pipeline_in_order():
     names = [s.name for s in STEPS]
-    assert list(RUNS["release"]) == names
+    assert list(RUNS["first"]) == names
     for steps in RUNS.values():
         assert list(steps) == [n for n in names if n in steps]
-    # what retrain leaves out belongs to a survey
-    assert {s.name for s in STEPS if s.per_survey} == set(names) - set(RUNS["retrain"])
+    # a release after a retraining has run everything, and neither runs what the other does
+    assert sorted([*RUNS["retrain"], *RUNS["release"]]) == sorted(names)
+
+
+def test_a_release_trains_only_where_there_is_no_champion(tmp_path, monkeypatch):
+    from cmass.promotion import champion
+
+    workspace, params = Workspace(tmp_path, "smoke", "embedded"), Params(profile="smoke")
+    monkeypatch.setattr(champion, "outside", lambda *_: {})
+    assert release_steps(workspace, params) == RUNS["first"]
+    monkeypatch.setattr(champion, "outside", lambda *_: {"version": "1"})
+    assert release_steps(workspace, params) == RUNS["release"]
+    assert "train" not in RUNS["release"]
 
 
 def test_there_is_a_deployment_for_every_flow():
