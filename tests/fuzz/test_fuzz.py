@@ -10,11 +10,15 @@ from tests.fuzz.damage import damaged
 from tests.fuzz.readers import READERS, Reader
 
 
+#: Files a reader in the quick tests; `make fuzz` tries ten thousand.
+_QUICK = 12
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_few_damaged_files(name):
-    found = fuzzing.fuzz(name, 40)
+    found = fuzzing.fuzz(name, _QUICK)
     assert not found.faults, "\n".join(found.faults[:3])
-    assert found.tried == 40
+    assert found.tried == _QUICK
     assert found.refused > 0
 
 
