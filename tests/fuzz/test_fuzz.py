@@ -9,7 +9,6 @@ from tests.fuzz import worker
 from tests.fuzz.damage import damaged
 from tests.fuzz.readers import READERS, Reader
 
-
 #: Files a reader in the quick tests; `make fuzz` tries ten thousand.
 _QUICK = 12
 
