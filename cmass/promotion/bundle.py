@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cmass import pretrained
 from cmass.errors import WorkspaceError
@@ -24,6 +26,13 @@ _CONTENT = (
 )  # fmt: skip
 #: Which version the training became is no part of it.
 _LEFT_OUT = {"model/registry.json"}
+
+
+def made_for(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a model must share with a run to give its masses, of parameters as JSON has them."""
+    sections = {name: dict(settings[name]) for name in ("window", "voxels", "cosmology")}
+    sections["voxels"].pop("clusters_per_shard", None)  # how they lie on disk is no matter
+    return sections
 
 
 def stage(workspace: Workspace, params: Params, folder: Path) -> str:

@@ -109,10 +109,10 @@ def _check_parameters(
     workspace: Workspace, params: Params, registry: Registry, version: Version
 ) -> None:
     """Raise where the champion was made for what this run does not ask for."""
-    made_for = read_json(workspace.champion / bundle.SETTINGS)
-    for section in ("window", "voxels", "cosmology"):
-        asked = getattr(params, section).model_dump(mode="json")
-        for name, value in asked.items():
+    made_for = bundle.made_for(read_json(workspace.champion / bundle.SETTINGS))
+    asked = bundle.made_for(params.model_dump(mode="json"))
+    for section, values in asked.items():
+        for name, value in values.items():
             if made_for[section].get(name) != value:
                 raise WorkspaceError(
                     f"{registry.name} version {version.number}, the champion, was made with {section}."

@@ -168,8 +168,7 @@ def _standing(
 
 def made_for_digest(params: Params) -> str:
     """Digest of what a model must share with a run to give its masses."""
-    sections = (params.window, params.voxels, params.cosmology)
-    return digest_of(*(section.model_dump(mode="json") for section in sections))
+    return digest_of(bundle.made_for(params.model_dump(mode="json")))
 
 
 def _registered(workspace: Workspace, registry: Registry) -> Version:

@@ -203,6 +203,8 @@ def test_a_champion_for_other_parameters_is_named_with_both_values(made):
     voxels = params.voxels.model_copy(update={"kappa": 0.2})
     with pytest.raises(WorkspaceError, match=r"voxels\.kappa 0\.175; the parameters say 0\.2"):
         champion.run(workspace, params.model_copy(update={"voxels": voxels}))
+    other_shards = params.voxels.model_copy(update={"clusters_per_shard": 7})
+    champion.run(workspace, params.model_copy(update={"voxels": other_shards}))
 
 
 def test_without_a_champion_the_message_says_who_was_refused_and_what_to_do(made):
