@@ -24,7 +24,7 @@ def test_dvc_reaches_the_store(service, folder):
 
     def dvc(*words: str) -> None:
         done = subprocess.run(
-            ["dvc", *words],
+            [sys.executable, "-m", "dvc", *words],
             cwd=folder,
             env=environment,
             capture_output=True,
