@@ -66,7 +66,7 @@ def as_table(facts: Mapping[str, Any]) -> pa.Table:
         (item, name, text)
         for item, value in facts.items()
         if item != "registry"
-        for name, text in leaves(value)
+        for name, text in sorted(leaves(value))  # whatever order a file of parameters had
         if not _volatile(name)
     ]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]

@@ -40,6 +40,12 @@ def test_what_differs_between_clones_stays_in_json(released: Workspace) -> None:
     assert str(released.root) not in texts
 
 
+def test_the_order_of_parameters_is_no_matter(make_workspace, params: Params) -> None:
+    facts = gather(make_workspace(n_clusters=3), params)
+    turned = {item: dict(reversed(list(value.items()))) for item, value in facts.items()}
+    assert as_table(turned).equals(as_table(facts))
+
+
 def test_the_registry_is_left_to_json(make_workspace, params: Params) -> None:
     workspace = make_workspace(n_clusters=3)
     facts = gather(workspace, params) | {"registry": {"run_id": "abc"}}
