@@ -115,6 +115,7 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     facts["release"] |= {
         "version": version, "identity": identity, "content_digest": content,
         "created": now.isoformat(timespec="seconds"),
+        "publication": 1 + max(map(_publication, complete_releases(workspace.releases)), default=0),
     }  # fmt: skip
     write_release(staging, workspace, params, tables, facts, contracts)
     verify(staging)
@@ -315,21 +316,29 @@ def version_folder(releases: Path, version: str) -> Path:
 
 
 def complete_releases(releases: Path) -> list[Path]:
-    """Folders of whole releases, oldest first."""
+    """Folders of whole releases, in the order of their publication.
+
+    Clocks are set back and seconds have room for two: publications are counted, and only those
+    of before that was done are told by their time.
+    """
     found = []
     for folder in releases.iterdir():
         if folder.is_symlink() or not _VERSION.fullmatch(folder.name):
             continue
         try:
             check_sums(folder)
-            created = datetime.fromisoformat(
-                read_json(folder / "provenance.json")["release"]["created"]
-            )
+            release = read_json(folder / "provenance.json")["release"]
+            created = datetime.fromisoformat(release["created"])
+            number = int(release.get("publication", 0))
         except (WorkspaceError, KeyError, TypeError, ValueError, OSError) as error:
             _log.warning("%s is left alone: %s", folder, error)
             continue
-        found.append((created.isoformat(), folder.name, folder))
+        found.append((number, created.isoformat(), folder.name, folder))
     return [folder for *_, folder in sorted(found)]
+
+
+def _publication(folder: Path) -> int:
+    return int(read_json(folder / "provenance.json")["release"].get("publication", 0))
 
 
 def find_release(releases: Path, identity: str) -> Path | None:

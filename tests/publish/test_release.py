@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +23,14 @@ import pytest
 from cmass.columns import TABLES
 from cmass.errors import InputError, WorkspaceError
 from cmass.params import Params
-from cmass.publish import run
-from cmass.publish.release import RELEASE_TABLES, check_sums, verify
+from cmass.publish import release, run
+from cmass.publish.release import (
+    RELEASE_TABLES,
+    check_sums,
+    complete_releases,
+    last_release,
+    verify,
+)
 from cmass.tables import make_table, read_json, read_table, write_json, write_table
 from cmass.workspace import Workspace
 
@@ -153,6 +160,28 @@ def test_old_releases_are_removed_but_never_the_latest(make_workspace) -> None:
     assert len(set(seen)) == 3
     assert _versions(workspace) == set(seen[1:])
     verify(_latest(workspace).resolve())
+
+
+def test_a_clock_that_is_set_back_takes_no_newer_release_for_an_old_one(
+    make_workspace, params: Params, monkeypatch
+) -> None:
+    """Three in one second and one a day earlier: the last two stay, in the order they were made."""
+    workspace, seen = make_workspace(n_clusters=6), []
+    params = params.model_copy(update={"publish": params.publish.model_copy(update={"keep": 1})})
+    times = iter([datetime(2026, 11, 23, 12, tzinfo=UTC)] * 3 + [datetime(2026, 11, 22, tzinfo=UTC)])
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return next(times)
+
+    monkeypatch.setattr(release, "datetime", Clock)
+    for _ in range(4):
+        run(workspace, params)
+        seen.append(str(_latest(workspace).readlink()))
+        assert [p.name for p in complete_releases(workspace.releases)] == seen[-2:]
+        _change_masses(workspace, 0.01)
+    assert last_release(workspace).name == seen[-1]
 
 
 def test_a_tampered_release_is_named_and_left_alone(make_workspace, params: Params) -> None:
