@@ -24,6 +24,7 @@ from cmass.networks import cnn3d, engines
 from cmass.params import Params
 from cmass.secrets import address, redact
 from cmass.software import git_state, package_versions
+from cmass.tables import atomic_path
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,13 +38,23 @@ EXPERIMENT = "cmass"
 #: Alias of the version whose masses are published.
 CHAMPION = "champion"
 _TRACKING = "MLFLOW_TRACKING_URI"
+_SQLITE = "sqlite:///"
+#: A server that is away is told after half a minute, one that does not answer after two and a half: MLflow's
+#: own patience is four minutes and sixteen. What the environment says counts.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+for _name, _value in _PATIENCE.items():
+    os.environ.setdefault(_name, _value)
 #: Package behind each backend of Keras, which a served model needs.
 _BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
 
 
 def tracking_uri(workspace: Workspace) -> str:
     """``MLFLOW_TRACKING_URI`` if set, else a SQLite file in the data folder."""
-    default = f"sqlite:///{(workspace.mlflow / 'mlflow.db').resolve()}"
+    default = f"{_SQLITE}{(workspace.mlflow / 'mlflow.db').resolve()}"
     return os.environ.get(_TRACKING) or default
 
 
@@ -70,18 +81,29 @@ def dvc_hash(folder: Path) -> str:
 
 
 def _prepare_store(workspace: Workspace, uri: str) -> None:
-    """Create the tables of a SQLite store once: two processes that do it together break it."""
-    if not uri.startswith("sqlite:///"):
+    """Create a SQLite store once, whole or not at all.
+
+    Two processes that do it together break it, and so does one that is killed between two of MLflow's
+    dozens of migrations: no later one gets past the tables that are there already.
+    """
+    if not uri.startswith(_SQLITE):
+        return
+    file = Path(uri.removeprefix(_SQLITE))
+    if file.exists():
         return
     from mlflow.store.db.utils import _initialize_tables
-    from sqlalchemy import create_engine, inspect
+    from sqlalchemy import create_engine
 
-    workspace.mlflow.mkdir(parents=True, exist_ok=True)
-    with FileLock(workspace.mlflow / "mlflow.lock"):
-        engine = create_engine(uri)
-        if not inspect(engine).has_table("experiments"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if file.exists():
+            return
+        for left in file.parent.glob(f".{file.name}.*"):  # by one that was killed
+            left.unlink()
+        with atomic_path(file) as temporary:
+            engine = create_engine(f"{_SQLITE}{temporary}")
             _initialize_tables(engine)
-        engine.dispose()
+            engine.dispose()
 
 
 @contextmanager
@@ -308,7 +330,7 @@ def _experiment(client: Any, workspace: Workspace) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None
-    if tracking_uri(workspace).startswith("sqlite:///"):
+    if tracking_uri(workspace).startswith(_SQLITE):
         location = (workspace.mlflow / "artifacts").resolve().as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 

@@ -127,3 +127,40 @@ def test_a_server_that_is_away_is_named_and_nothing_is_lost(tmp_path, monkeypatc
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(WorkspaceError, match=r"127\.0\.0\.1:9 .*Nothing is lost"):
         registry.Registry(Workspace(tmp_path, "smoke", "embedded")).champion()
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path):
+    """Between two of MLflow's migrations, as kill -9 does: no exception, no clean-up."""
+    code = """
+import os, sys
+from pathlib import Path
+import mlflow.store.db.utils as db
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cmass.registry import Registry
+from cmass.workspace import Workspace
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, statement, *rest):
+    if "registered_models" in statement and "CREATE TABLE" in statement:
+        os._exit(9)
+
+Registry(Workspace(Path(sys.argv[1]), "smoke", "embedded")).versions()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    workspace = Workspace(tmp_path, "smoke", "embedded")
+    assert registry.Registry(workspace).versions() == []
+    assert {p.name for p in workspace.mlflow.iterdir()} <= {"mlflow.db", "mlflow.lock"}
+
+
+def test_a_server_that_is_away_is_told_within_a_minute():
+    from mlflow.environment_variables import (
+        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+        MLFLOW_HTTP_REQUEST_TIMEOUT,
+    )
+
+    tries, factor = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get()
+    assert sum(factor * 2**n for n in range(tries)) < 60
+    assert (tries + 1) * MLFLOW_HTTP_REQUEST_TIMEOUT.get() < 180

@@ -73,7 +73,9 @@ def main() -> int:
     parser.add_argument("--docs", type=Path, help="a document whose table is written anew")
     parser.add_argument("--table", action="store_true", help="show what is known, try nothing")
     options = parser.parse_args()
-    names = [n for n in FAULTS if not options.faults or any(n.startswith(f) for f in options.faults)]
+    names = [
+        n for n in FAULTS if not options.faults or any(n.startswith(f) for f in options.faults)
+    ]
     if not names:
         parser.error(f"no fault begins with {options.faults}; there are: {', '.join(FAULTS)}")
     results = options.results or options.work / "results.jsonl"
@@ -105,7 +107,9 @@ def _try_all(
             lines.append(line)
             results.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
             state = "ok" if line["ok"] else "FAILED"
-            sys.stderr.write(f"{name}, {number}: {state}, {line['seconds']:.0f} s: {line['words']}\n")
+            sys.stderr.write(
+                f"{name}, {number}: {state}, {line['seconds']:.0f} s: {line['words']}\n"
+            )
 
 
 if __name__ == "__main__":

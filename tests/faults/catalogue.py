@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, disk, kills, registry
+from tests.faults import damage, disk, kills, readers, registry
 from tests.faults.stage import Fault
 
-FAULTS: dict[str, Fault] = {one.name: one for one in (*kills.FAULTS, *disk.FAULTS, *damage.FAULTS, *registry.FAULTS)}
+FAULTS: dict[str, Fault] = {
+    one.name: one
+    for one in (*kills.FAULTS, *disk.FAULTS, *damage.FAULTS, *registry.FAULTS, *readers.FAULTS)
+}

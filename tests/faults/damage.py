@@ -60,7 +60,10 @@ def flipped(stage: Stage, rng: random.Random) -> str:
     place = flip(file, rng)
     stage.require_published()
     run = stage.heal()
-    require(f"{maker}: outputs missing or changed: {label}" in run.text, f"{label}: not noticed by {maker}:\n{run.text[-1500:]}")
+    require(
+        f"{maker}: outputs missing or changed: {label}" in run.text,
+        f"{label}: not noticed by {maker}:\n{run.text[-1500:]}",
+    )
     return f"{label}, byte {place}: {maker} ran again"
 
 
@@ -68,9 +71,13 @@ def of_a_release(stage: Stage, rng: random.Random) -> str:
     """A bit of a published file: no reader is told that it is whole, and nobody mends it silently."""
     stage.reset()
     folder = stage.data / "release" / stage.version
-    file = rng.choice(sorted(p for p in folder.iterdir() if p.suffix in (".parquet", ".duckdb", ".html")))
+    file = rng.choice(
+        sorted(p for p in folder.iterdir() if p.suffix in (".parquet", ".duckdb", ".html"))
+    )
     flip(file, rng)
-    words = refused(stage.start("publish"), 5, "does not match its checksums.*move that folder away")
+    words = refused(
+        stage.start("publish"), 5, "does not match its checksums.*move that folder away"
+    )
     shutil.move(folder, stage.root / "moved")
     shutil.rmtree(stage.root / "moved")
     run = stage.start("run")
@@ -107,7 +114,9 @@ def registry_damaged(stage: Stage, rng: random.Random) -> str:
     stage.require_published()
     file.write_bytes(kept)  # from a backup
     again = stage.start("champion")
-    require(again.wait() == 0, f"restored, champion ended with {again.code()}: {again.text[-1500:]}")
+    require(
+        again.wait() == 0, f"restored, champion ended with {again.code()}: {again.text[-1500:]}"
+    )
     for name in ("model", "posterior", "evaluation"):
         shutil.move(stage.data / "smoke" / f"{name}-away", stage.data / "smoke" / name)
     stage.heal()
@@ -127,7 +136,11 @@ def archive_damaged(stage: Stage, rng: random.Random) -> str:
         digest = file_digest(store.folder / stage.version)
         pointer = store.put(stage.version)
         store.push(stage.version)
-        cached = [p for p in (store.folder / ".dvc" / "cache").rglob("*") if p.is_file() and p.stat().st_size]
+        cached = [
+            p
+            for p in (store.folder / ".dvc" / "cache").rglob("*")
+            if p.is_file() and p.stat().st_size
+        ]
         damaged = rng.choice(sorted(cached))
         rng.choice([flip, lambda f, _: _cut(f)])(damaged, rng)
         store.get(stage.version, pointer, digest, place / "back")
@@ -169,9 +182,13 @@ def poisoned(stage: Stage, rng: random.Random) -> str:
     table = pq.read_table(file)
     column = column if column in table.column_names else table.column_names[1]
     values = table[column].to_pylist()
-    values[rng.randrange(len(values))] = -999 if column == "halo_id" else rng.choice([float("nan"), 1e30, -999.0])
+    values[rng.randrange(len(values))] = (
+        -999 if column == "halo_id" else rng.choice([float("nan"), 1e30, -999.0])
+    )
     place = table.column_names.index(column)
-    changed = table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type))
+    changed = table.set_column(
+        place, table.schema.field(place), pa.array(values, table.schema.field(place).type)
+    )
     file.unlink()
     pq.write_table(changed, file)
     words = refused(stage.start(reader, "--force"), 7, column)
@@ -190,7 +207,9 @@ def cut_shard(stage: Stage, rng: random.Random) -> str:
     file = rng.choice(sorted(stage.data.glob(pattern)))
     os.truncate(file, rng.randrange(file.stat().st_size))
     run = stage.start(reader, "--force")
-    require(run.wait() in (2, 7), f"{reader} of {file.name} ended with {run.code()}: {run.text[-1500:]}")
+    require(
+        run.wait() in (2, 7), f"{reader} of {file.name} ended with {run.code()}: {run.text[-1500:]}"
+    )
     words = refused(run, run.wait(), file.name)
     stage.require_published()
     stage.heal()

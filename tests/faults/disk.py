@@ -20,7 +20,9 @@ STEPS = ("ingest", "select", "mock", "population", "voxelize", "train", "evaluat
 def small_disk(folder: Path) -> Iterator[None]:
     """A tmpfs at `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "cmass-faults", str(folder)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "cmass-faults", str(folder)], check=True
+    )
     try:
         yield
     finally:
@@ -53,7 +55,11 @@ def in_step(name: str) -> Fault:
             writes = max(whole - used, 8 * _PAGE) if name != "publish" else _size(stage)
             free = int(rng.uniform(0, 0.8) * writes) // _PAGE * _PAGE
             resize(stage.data, str(used + free))
-            words = refused(stage.start("run", params=params), 5, "no space left on the disk.*run the same command again")
+            words = refused(
+                stage.start("run", params=params),
+                5,
+                "no space left on the disk.*run the same command again",
+            )
             stage.require_published()
             resize(stage.data, _ROOM)
             stage.heal(params=params)

@@ -70,7 +70,10 @@ def stalls(stage: Stage, rng: random.Random) -> str:
     name = rng.choice(STEPS)
     stage.reset(name)
     with silent_server() as port:
-        environment = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+        environment = {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+        }
         run = stage.start(name, environment=environment)
         words = refused(run, 5, _SAID)
     seconds = time.monotonic() - run.started
@@ -97,9 +100,15 @@ def server(stage: Stage, port: int) -> Iterator[subprocess.Popen[bytes]]:
         try:
             end = time.monotonic() + 180
             while True:
-                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                with (
+                    suppress(OSError),
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2),
+                ):
                     break
-                require(process.poll() is None and time.monotonic() < end, "MLflow's server does not start")
+                require(
+                    process.poll() is None and time.monotonic() < end,
+                    "MLflow's server does not start",
+                )
                 time.sleep(0.2)
             yield process
         finally:
@@ -120,7 +129,10 @@ def killed(stage: Stage, rng: random.Random) -> str:
             stage.forget(one)
     with server(stage, port) as process:
         run = stage.start("run", environment=environment)
-        require(run.wait_for(rf" {name}: (not made|outputs|inputs|outside)"), f"{name} did not begin: {run.text[-1500:]}")
+        require(
+            run.wait_for(rf" {name}: (not made|outputs|inputs|outside)"),
+            f"{name} did not begin: {run.text[-1500:]}",
+        )
         moment = rng.uniform(0, stage.seconds.get(name, 3.0))
         end = time.monotonic() + moment
         while time.monotonic() < end and run.code() is None:

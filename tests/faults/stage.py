@@ -36,6 +36,9 @@ LIMIT_S, ORPHANS_S = 900.0, 30.0
 _SMALLER: dict[str, Any] = {
     "rivals": {"estimators": ["cnn3d", "dispersion", "richness"]},
     "train": {"epochs": 3},
+    "mock": {"haloes": {"n_windows": 340, "sight_lines_max": 2}, "haloes_per_shard": 20},
+    "population": {"n_windows": 80},
+    "split": {"train": 180, "test": 90, "evaluation": 50},
     "voxels": {"n": 26},
     "infer": {"bootstrap_rounds": 10},
     "realism": {"bootstrap_rounds": 20, "permutations": 20},
@@ -119,7 +122,9 @@ class Command:
         """Workers must not outlive the run that started them."""
         end = time.monotonic() + ORPHANS_S
         while left := self.children():
-            require(time.monotonic() < end, f"{len(left)} processes outlive a killed run: {left[0]}")
+            require(
+                time.monotonic() < end, f"{len(left)} processes outlive a killed run: {left[0]}"
+            )
             time.sleep(0.1)
 
 
@@ -219,7 +224,14 @@ class Stage:
         self._number += 1
         log = self.root / "logs" / f"{self._number:04d}-{words[0]}.log"
         log.parent.mkdir(exist_ok=True)
-        given = ["--data", str(self.data), "--params", str(params or self.params), "--profile", "smoke"]
+        given = [
+            "--data",
+            str(self.data),
+            "--params",
+            str(params or self.params),
+            "--profile",
+            "smoke",
+        ]
         line, more = [*words, *given], dict(environment or {})
         if real:
             with open(log, "w") as stream:
@@ -244,9 +256,15 @@ class Stage:
         self.note_times(run)
         self.require_published()
         now = products(self.data)
-        odd = sorted(n for n in now.keys() | self.products.keys() if now.get(n) != self.products.get(n))
+        odd = sorted(
+            n for n in now.keys() | self.products.keys() if now.get(n) != self.products.get(n)
+        )
         require(not odd, f"products differ from the undisturbed run's: {', '.join(odd[:5])}")
-        left = [p for p in self.data.rglob("*") if p.name.endswith(LEFTOVERS) or p.name.startswith(".staging")]
+        left = [
+            p
+            for p in self.data.rglob("*")
+            if p.name.endswith(LEFTOVERS) or p.name.startswith(".staging")
+        ]
         require(not left, f"left behind: {left[:3]}")
         return run
 
@@ -273,8 +291,15 @@ class Stage:
         whole = complete_releases(releases)
         for folder in whole:
             verify(folder)
-        seen = {p.name for p in releases.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")}
-        require(seen == {p.name for p in whole}, f"versions that are not whole: {seen - {p.name for p in whole}}")
+        seen = {
+            p.name
+            for p in releases.iterdir()
+            if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")
+        }
+        require(
+            seen == {p.name for p in whole},
+            f"versions that are not whole: {seen - {p.name for p in whole}}",
+        )
         require(target in seen, f"latest points at {target}, which is not there")
         if older:
             require(self.version in seen, "the older release is gone")
@@ -293,7 +318,9 @@ def refused(run: Command, code: int, pattern: str) -> str:
     found = run.wait()
     message = run.text[run.text.rfind("error:") :] if "error:" in run.text else run.text[-800:]
     require(found == code, f"exit code {found}, expected {code}: {message}")
-    require(bool(re.search(pattern, message, re.DOTALL)), f"the message lacks {pattern!r}: {message}")
+    require(
+        bool(re.search(pattern, message, re.DOTALL)), f"the message lacks {pattern!r}: {message}"
+    )
     return " ".join(message.split())
 
 
@@ -313,7 +340,6 @@ def step_names() -> list[str]:
 def warm() -> None:
     """Import what most commands need, so that a fork has it; TensorFlow is not safe to fork."""
     import great_expectations  # noqa: F401
-    import matplotlib.pyplot
     import mlflow  # noqa: F401
 
     import cmass.cli
