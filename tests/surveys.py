@@ -258,6 +258,20 @@ class ArchiveHandler(BaseHTTPRequestHandler):
             body, length = body[: body.rindex(b"\n", 0, len(body) // 2) + 1], -1
         elif fault == "empty":
             body, length = b"", 0
+        elif fault == "long":  # less than it says
+            length = len(body) + 1000
+        elif fault == "twice":  # two bodies, one after the other, and the length of one
+            body = body + body
+        elif fault == "other":  # whole, and the answer to another question
+            body = (archive.window if asked.path != "/window.ply" else archive.tsv).encode()
+            length = len(body)
+        elif fault == "noise":
+            body = bytes(byte ^ 0x55 for byte in body)
+        elif fault == "stall":
+            time.sleep(4)
+            return
+        elif fault == "trickle":
+            pause = 0.5
         elif fault == "slow":
             pause = 0.15
         self.send_response(state)

@@ -97,6 +97,17 @@ def _try_all(
     warm()
     stage.prepare()
     sys.stderr.write(f"seed {options.seed}\n")
+    try:
+        _try_each(names, options, results, lines, stage)
+    finally:
+        for end in stage.at_end:
+            end()
+
+
+def _try_each(
+    names: list[str], options: argparse.Namespace, results: Path, lines: list[dict[str, Any]],
+    stage: Stage,
+) -> None:  # fmt: skip
     for name in names:
         for number in range(options.repeats):
             key = (name, options.seed, number)

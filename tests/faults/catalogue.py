@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults import damage, disk, kills, readers, registry
+from tests.faults import clock, damage, disk, kills, network, readers, registry, service
 from tests.faults.stage import Fault
 
-FAULTS: dict[str, Fault] = {
-    one.name: one
-    for one in (*kills.FAULTS, *disk.FAULTS, *damage.FAULTS, *registry.FAULTS, *readers.FAULTS)
-}
+_MODULES = (kills, disk, damage, registry, network, clock, readers, service)
+FAULTS: dict[str, Fault] = {one.name: one for module in _MODULES for one in module.FAULTS}

@@ -11,7 +11,7 @@ from tests.faults.stage import Broken, Command, Fault, Stage, refused, require, 
 
 #: Tries to hit a step before it ends.
 _AIMS = 6
-_BEGUN = "(not made yet|forced|changed|missing)"
+BEGUN = "(not made yet|forced|changed|missing)"
 
 
 def hit(stage: Stage, rng: random.Random, name: str, prepare: Callable[[], Command]) -> str:
@@ -19,7 +19,7 @@ def hit(stage: Stage, rng: random.Random, name: str, prepare: Callable[[], Comma
     length = stage.seconds.get(name, 3.0)
     for _ in range(_AIMS):
         run = prepare()
-        require(run.wait_for(rf" {name}: .*{_BEGUN}"), f"{name} did not begin:\n{run.text[-2000:]}")
+        require(run.wait_for(rf" {name}: .*{BEGUN}"), f"{name} did not begin:\n{run.text[-2000:]}")
         begun, moment = time.monotonic(), rng.uniform(0, length)
         while time.monotonic() < begun + moment and run.code() is None:
             time.sleep(0.005)
@@ -79,7 +79,7 @@ def worker(name: str) -> Fault:
     def attempt(stage: Stage, rng: random.Random) -> str:
         stage.reset(name)
         run = stage.start("run")
-        require(run.wait_for(rf" {name}: {_BEGUN}"), f"{name} did not begin")
+        require(run.wait_for(rf" {name}: {BEGUN}"), f"{name} did not begin")
         end = time.monotonic() + 60
         while not (pool := [p for p in run.children() if "spawn_main" in " ".join(p.cmdline())]):
             require(time.monotonic() < end and run.code() is None, "no worker process was seen")

@@ -144,6 +144,7 @@ class Stage:
         self.seconds: dict[str, float] = {}
         self._number = 0
         self._running: list[Command] = []
+        self.at_end: list[Callable[[], object]] = []
 
     # ------------------------------------------------------------------------- the undisturbed run
 
@@ -161,6 +162,10 @@ class Stage:
             require(run.wait() == 0, f"the undisturbed run failed:\n{run.text[-3000:]}")
             self.data.rename(self.base)
             mark.write_text(identity)
+        self.know_base()
+
+    def know_base(self) -> None:
+        """Remember what the undisturbed run made and published."""
         self.version = (self.base / "release" / "latest").readlink().name
         self.products = products(self.base)
         self.sums = (self.base / "release" / self.version / SUMS).read_text()
@@ -327,7 +332,7 @@ def refused(run: Command, code: int, pattern: str) -> str:
 def products(data: Path) -> dict[str, str]:
     """Checksums of every Parquet file and of the weights; of the release without provenance, which
     names run, commit and day."""
-    files = [p for p in data.glob("smoke/**/*.parquet")] + [*data.glob("smoke/**/*.h5")]
+    files = [*data.glob("smoke/**/*.parquet"), *data.glob("smoke/**/*.h5")]
     files += [p for p in data.glob("release/latest/*.parquet") if p.stem != "provenance"]
     return {p.relative_to(data).as_posix(): file_digest(p) for p in files}
 
