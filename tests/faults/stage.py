@@ -36,9 +36,8 @@ LIMIT_S, ORPHANS_S = 900.0, 30.0
 _SMALLER: dict[str, Any] = {
     "rivals": {"estimators": ["cnn3d", "dispersion", "richness"]},
     "train": {"epochs": 3},
-    "mock": {"haloes": {"n_windows": 340, "sight_lines_max": 2}, "haloes_per_shard": 20},
-    "population": {"n_windows": 80},
-    "split": {"train": 180, "test": 90, "evaluation": 50},
+    "mock": {"haloes": {"n_windows": 480, "sight_lines_max": 2}, "haloes_per_shard": 20},
+    "split": {"train": 240, "test": 130, "evaluation": 80},
     "voxels": {"n": 26},
     "infer": {"bootstrap_rounds": 10},
     "realism": {"bootstrap_rounds": 20, "permutations": 20},
