@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow serve serve-stop serve-status serve-test fuzz audit lint format repro bench pretrained clean
+.PHONY: help setup run test test-slow serve serve-stop serve-status serve-test fuzz faults audit lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -56,6 +56,9 @@ serve-test: serve  ## a scheduled run, a source that changes and two releases, t
 
 fuzz: setup  ## ten thousand damaged files for every reader; ARGS='--inputs 500': fewer
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+faults: setup  ## kills, full disks, bad files, clocks, networks, servers on the real pipeline; hours
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults --docs docs/reliability.md $(ARGS)
 
 audit: setup  ## pinned versions against known faults, licences; ONLINE=1: pip-audit asks its database
 	@if test -n "$(ONLINE)"; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-audit; fi

@@ -23,12 +23,14 @@ _PAIR = re.compile(rf"(?P<name>(?<![\w.-]){_NAMES}[\"']?\s*[=:]\s*)(?P<value>[\"
 _BEARER = re.compile(r"\b(?P<kind>bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 #: Shorter values of the environment are words that stand elsewhere as well.
 _SHORTEST = 8
+#: Folders that the shell is in and was in, whose names only look like a password's.
+_FOLDERS = {"PWD", "OLDPWD"}
 
 
 def redact(text: str) -> str:
     """The text without passwords in addresses, values of secret names, and secrets of the environment."""
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _NAME.fullmatch(name):
+        if len(value) >= _SHORTEST and name not in _FOLDERS and _NAME.fullmatch(name):
             text = text.replace(value, HIDDEN)
     text = _USER.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = _BEARER.sub(rf"\g<kind> {HIDDEN}", text)

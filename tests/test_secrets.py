@@ -83,3 +83,12 @@ def test_parameters_hold_no_password(tmp_path):
         with pytest.raises(ParameterError, match="netrc") as caught:
             load_params(file)
         assert "sesame" not in str(caught.value)
+
+
+def test_the_shells_folders_are_no_passwords(monkeypatch):
+    """Messages name files of the current folder."""
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, "/home/reader/clusters")
+    monkeypatch.setenv("MYSQL_PWD", "hunter2hunter2")
+    text = "/home/reader/clusters/data/release is gone; hunter2hunter2"
+    assert redact(text) == "/home/reader/clusters/data/release is gone; ***"
