@@ -91,4 +91,4 @@ def test_the_shells_folders_are_no_passwords(monkeypatch):
         monkeypatch.setenv(name, "/home/reader/clusters")
     monkeypatch.setenv("MYSQL_PWD", "hunter2hunter2")
     text = "/home/reader/clusters/data/release is gone; hunter2hunter2"
-    assert redact(text) == "/home/reader/clusters/data/release is gone; ***"
+    assert secrets.redact(text) == "/home/reader/clusters/data/release is gone; ***"

@@ -86,26 +86,44 @@ def of_a_release(stage: Stage, rng: random.Random) -> str:
     return f"{file.name}: {words[:160]}"
 
 
+_TRAINING = ("model", "posterior", "evaluation", "oddity", "rivals", "population", "split")
+
+
+def _put(stage: Stage, *, away: bool) -> None:
+    """Take the training's own products out of the workspace, or back."""
+    for name in _TRAINING:
+        place, aside = stage.data / "smoke" / name, stage.data / "smoke" / f"{name}-away"
+        shutil.move(*((place, aside) if away else (aside, place)))
+
+
 def champion_from_registry(stage: Stage, rng: random.Random) -> str:
-    """champion/ is damaged, and so is the training that it came from: the registry has it."""
+    """champion/ is damaged, and the training that it came from is gone: the registry has it."""
     stage.reset()
-    files = sorted((stage.data / "smoke" / "champion").glob("*/*.parquet"))
-    file = rng.choice(files)
-    for name in ("model", "posterior", "evaluation", "oddity", "rivals", "population", "split"):
-        shutil.rmtree(stage.data / "smoke" / name)
-    flip(file, rng)
+    file = rng.choice(sorted((stage.data / "smoke" / "champion").glob("*/*.parquet")))
+    _put(stage, away=True)
+    before = file_digest(file)
+    flip(_own(file), rng)
     run = stage.start("champion")
     require(run.wait() == 0, f"champion ended with {run.code()}: {run.text[-1500:]}")
+    require(file_digest(file) == before, f"{file.name} is still damaged")
     stage.require_published()
+    _put(stage, away=False)
     stage.heal()
     return f"{file.parent.name}/{file.name} came back from the registry"
+
+
+def _own(file: Path) -> Path:
+    """`file` by itself: in a champion's folder it is a link to the training's."""
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content)
+    return file
 
 
 def registry_damaged(stage: Stage, rng: random.Random) -> str:
     """champion/ is gone and the registry's copy is damaged: refused, and the masses stay."""
     stage.reset("champion")
-    for name in ("model", "posterior", "evaluation"):
-        shutil.move(stage.data / "smoke" / name, stage.data / "smoke" / f"{name}-away")
+    _put(stage, away=True)
     files = sorted(p for p in stage.data.glob("mlflow/artifacts/**/bundle-*/**/*") if p.is_file())
     file = rng.choice(files)
     kept = file.read_bytes()
@@ -117,8 +135,7 @@ def registry_damaged(stage: Stage, rng: random.Random) -> str:
     require(
         again.wait() == 0, f"restored, champion ended with {again.code()}: {again.text[-1500:]}"
     )
-    for name in ("model", "posterior", "evaluation"):
-        shutil.move(stage.data / "smoke" / f"{name}-away", stage.data / "smoke" / name)
+    _put(stage, away=False)
     stage.heal()
     return f"{file.name}: {words[:120]}"
 
