@@ -95,7 +95,6 @@ def _try_all(
 ) -> None:
     stage = Stage(options.work)
     warm()
-    stage.prepare()
     sys.stderr.write(f"seed {options.seed}\n")
     try:
         _try_each(names, options, results, lines, stage)

@@ -168,7 +168,9 @@ def test_a_clock_that_is_set_back_takes_no_newer_release_for_an_old_one(
     """Three in one second and one a day earlier: the last two stay, in the order they were made."""
     workspace, seen = make_workspace(n_clusters=6), []
     params = params.model_copy(update={"publish": params.publish.model_copy(update={"keep": 1})})
-    times = iter([datetime(2026, 11, 23, 12, tzinfo=UTC)] * 3 + [datetime(2026, 11, 22, tzinfo=UTC)])
+    times = iter(
+        [datetime(2026, 11, 23, 12, tzinfo=UTC)] * 3 + [datetime(2026, 11, 22, tzinfo=UTC)]
+    )
 
     class Clock(datetime):
         @classmethod
