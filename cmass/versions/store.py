@@ -156,8 +156,12 @@ class Store:
             text=True, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            raise WorkspaceError(
-                f"dvc {arguments[0]} in {self.folder} failed: {words[-1] if words else 'no message'}"
-            )
+            raise WorkspaceError(f"dvc {arguments[0]} in {self.folder} failed: {_reason(done)}")
         return done.stdout
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """What DVC says went wrong: its errors, without the invitation to its chat room after them."""
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    return "; ".join(errors or lines[-1:]) or "no message"

@@ -26,7 +26,7 @@ from flows.service.settings import ServiceSettings
 from tests.faults.stage import ROOT, Fault, Stage, products, require
 
 #: Added to every port of the service.
-_SHIFT = 11_000
+_SHIFT = 12_000
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 #: Longest time of a run, with the wait for one that was lost, and of a program to be well again, seconds.
 _RUN_S, _WELL_S = 1500.0, 300.0
@@ -203,7 +203,7 @@ def killed(title: str, name: str, deployment: str = RELEASE, step: str = "infer"
 
 
 FAULTS = [
-    killed("the flow's process", "worker:prefect"),
+    killed("the process of a flow", "worker:prefect"),
     killed("the Prefect worker", "worker"),
     killed("the Prefect server", "prefect"),
     killed("PostgreSQL", "postgres"),
