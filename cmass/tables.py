@@ -180,6 +180,37 @@ def table_files(path: Path) -> list[Path]:
     return files
 
 
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Work on a Parquet file; what Arrow cannot read of it becomes an `InputError` with its name."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"not a readable Parquet file: {error}", file=file,
+            remedy="It may be cut short; delete it and run the step again",
+        ) from error  # fmt: skip
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file, or of the shards in a folder.
+
+    Raises
+    ------
+    InputError
+        A file is damaged.
+    WorkspaceError
+        There is none.
+    """
+    n = 0
+    for file in table_files(path):
+        with readable(file):
+            n += pq.read_metadata(file).num_rows
+    return n
+
+
 def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read table `name` from a Parquet file or a folder of shards (in name order).
 
@@ -194,7 +225,7 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
     wanted = schema.names if columns is None else columns
     parts = []
     for file in table_files(path):
-        try:
+        with readable(file):
             parquet = pq.ParquetFile(file, memory_map=True)
             lacking = [n for n in wanted if n not in parquet.schema_arrow.names]
             if lacking:
@@ -202,13 +233,6 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
                     f"table {name} lacks a column", file=file, column=", ".join(lacking)
                 )
             parts.append(parquet.read(columns=wanted))
-        except InputError:
-            raise
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"not a readable Parquet file: {error}", file=file,
-                remedy="It may be cut short; delete it and run the step again",
-            ) from error  # fmt: skip
     table = pa.concat_tables(parts)
     return table.select(wanted)
 

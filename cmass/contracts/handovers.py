@@ -33,7 +33,7 @@ from cmass.contracts.suites import (
 )
 from cmass.errors import ContractError, InputError
 from cmass.shards import digest_of, source_digest
-from cmass.tables import read_json, read_table, table_files, to_numpy, write_json
+from cmass.tables import count_rows, read_json, read_table, table_files, to_numpy, write_json
 
 if TYPE_CHECKING:
     from cmass.params import Params
@@ -119,7 +119,7 @@ def _raw_accounts(workspace: Workspace, params: Params) -> Iterator[Account]:
             continue
         reasons = aside.filter(pc.equal(aside["item"], one.name))["reason"].to_pylist()
         yield Account(
-            one.name, products[file.stem]["rows_in_source"], _rows(file), _counted(reasons)
+            one.name, products[file.stem]["rows_in_source"], count_rows(file), _counted(reasons)
         )
 
 
@@ -127,10 +127,6 @@ def _counted(reasons: Sequence[str]) -> dict[str, int]:
     """Reasons without their numbers, counted; sorted."""
     kinds = Counter(re.sub(r"\d+(\.\d+)?", "…", reason) for reason in reasons)
     return dict(sorted(kinds.items()))
-
-
-def _rows(path: Path) -> int:
-    return sum(pq.ParquetFile(file).metadata.num_rows for file in table_files(path))
 
 
 # -------------------------------------------------------------------------------- selected
@@ -141,13 +137,13 @@ def _selected_accounts(workspace: Workspace, params: Params) -> Iterator[Account
         workspace.selected / "rejected.parquet", "rejected_clusters", ["reason"]
     )  # fmt: skip
     yield Account(
-        "clusters: of raw, selected", _rows(workspace.raw / "clusters.parquet"),
-        _rows(workspace.selected / "clusters.parquet"), _counted(rejected["reason"].to_pylist()),
+        "clusters: of raw, selected", count_rows(workspace.raw / "clusters.parquet"),
+        count_rows(workspace.selected / "clusters.parquet"), _counted(rejected["reason"].to_pylist()),
     )  # fmt: skip
     clusters = read_table(workspace.selected / "clusters.parquet", "clusters", ["n_galaxies"])
     counted = int(pc.sum(clusters["n_galaxies"]).as_py() or 0)
     yield Account(
-        "galaxies: counted, listed", counted, _rows(workspace.selected / "galaxies.parquet")
+        "galaxies: counted, listed", counted, count_rows(workspace.selected / "galaxies.parquet")
     )
 
 
@@ -203,7 +199,9 @@ def _mock_accounts(
         columns = ["cluster_id", "n_galaxies"]
         clusters = read_table(folder(workspace) / "clusters", "mock_clusters", columns)
         counted = int(pc.sum(clusters["n_galaxies"]).as_py() or 0)
-        yield Account("galaxies: counted, listed", counted, _rows(folder(workspace) / "galaxies"))
+        yield Account(
+            "galaxies: counted, listed", counted, count_rows(folder(workspace) / "galaxies")
+        )
 
     return accounts
 
@@ -281,7 +279,7 @@ def _voxel_accounts(workspace: Workspace, params: Params) -> Iterator[Account]:
         wanted = pc.sum(pc.equal(split["set"], name)).as_py() or 0
         if name in _voxel_sets(workspace):
             yield Account(
-                f"windows of {name}: split, voxelised", wanted, _rows(workspace.voxels / name)
+                f"windows of {name}: split, voxelised", wanted, count_rows(workspace.voxels / name)
             )
         elif params.train.grids == "device" and name in ("train", "validation"):
             yield Account(f"windows of {name}", wanted, 0, {"made on the device": wanted})
@@ -342,7 +340,7 @@ def _prediction_accounts(workspace: Workspace, params: Params) -> Iterator[Accou
     none = predictions["log10_m200c"].null_count
     yield Account(
         "windows of test: predicted, posteriors are made of", predictions.num_rows,
-        _rows(workspace.posterior / "pairs.parquet"), {"no point estimate": none} if none else {},
+        count_rows(workspace.posterior / "pairs.parquet"), {"no point estimate": none} if none else {},
     )  # fmt: skip
 
 
@@ -582,7 +580,7 @@ def examine(step: str, workspace: Workspace, params: Params) -> dict[str, Any]:
         accounts = list(one.accounts(workspace, params)) if one.accounts else []
         statistics = list(one.statistics(workspace, params)) if one.statistics else []
         first = together(first, accounts, statistics)
-    return {"step": step, "title": one.title, **first, "accounts": account_rows(accounts)}
+    return {"step": step, "title": one.title, **first, "accounts": _account_rows(accounts)}
 
 
 def together(
@@ -604,7 +602,7 @@ def together(
     }
 
 
-def account_rows(accounts: Sequence[Account]) -> list[dict[str, Any]]:
+def _account_rows(accounts: Sequence[Account]) -> list[dict[str, Any]]:
     """Accounts as JSON holds them."""
     return [
         {

@@ -43,7 +43,7 @@ class Store:
 
         The folder itself goes; `get` brings it back.
         """
-        self._dvc("add", "--quiet", name)
+        self._dvc("add", name)
         shutil.rmtree(self.folder / name)
         return (self.folder / f"{name}.dvc").read_text(encoding="utf-8")
 
@@ -84,7 +84,7 @@ class Store:
 
     def push(self, name: str) -> None:
         """Copy a folder to the remote."""
-        self._dvc("push", "--quiet", f"{name}.dvc")
+        self._dvc("push", f"{name}.dvc")
 
     def get(self, name: str, pointer: str, sha256: str, target: Path) -> None:
         """Bring a folder back to `target`, from the cache or else from the remote.
@@ -131,7 +131,7 @@ class Store:
         self._point(name, pointer)
         shutil.rmtree(place, ignore_errors=True)
         try:
-            self._dvc("checkout", "--quiet", "--force", f"{name}.dvc", check=False)
+            self._dvc("checkout", "--force", f"{name}.dvc", check=False)
             if place.exists():
                 shutil.copytree(place, target)
             return place.exists()
@@ -140,7 +140,7 @@ class Store:
 
     def _pull(self, name: str, pointer: str, target: Path) -> None:
         self._point(name, pointer)
-        self._dvc("pull", "--quiet", "--force", f"{name}.dvc")
+        self._dvc("pull", "--force", f"{name}.dvc")
         shutil.copytree(self.folder / name, target)
 
     def _point(self, name: str, pointer: str) -> None:

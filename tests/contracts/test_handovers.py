@@ -312,3 +312,14 @@ def test_every_hand_over_is_held_to_its_contract():
     for step in handovers.HANDOVERS:
         folder = workspace.home / workspace.survey if step in per_survey else workspace.home
         assert result_file(workspace, step).parent == folder / "contracts"
+
+
+def test_a_shard_that_is_cut_short_is_named(tiny_workspace, tmp_path):
+    """Before anything is read of it but its end."""
+    source, params = tiny_workspace
+    shutil.copytree(source.root, tmp_path / "data")
+    workspace = Workspace(tmp_path / "data", source.profile, source.survey)
+    file = min((workspace.voxels / "test").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"not a readable Parquet file.*{file.name}"):
+        examine("voxelize", workspace, params)

@@ -69,6 +69,13 @@ def test_a_damaged_remote_is_an_error_too(kept, tmp_path, monkeypatch):
     assert not (tmp_path / "back").exists()
 
 
+def test_the_reason_is_dvcs_and_not_where_to_chat(kept):
+    store, _, _ = kept
+    with pytest.raises(WorkspaceError, match="nowhere") as caught:
+        store._dvc("pull", "--quiet", "nowhere.dvc")
+    assert "Having any troubles" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_without_a_remote_a_damaged_cache_is_an_error(kept, tmp_path):
     store, pointer, digest = kept
