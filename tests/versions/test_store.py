@@ -72,7 +72,7 @@ def test_a_damaged_remote_is_an_error_too(kept, tmp_path, monkeypatch):
 def test_the_reason_is_dvcs_and_not_where_to_chat(kept):
     store, _, _ = kept
     with pytest.raises(WorkspaceError, match="nowhere") as caught:
-        store._dvc("pull", "--quiet", "nowhere.dvc")
+        store._dvc("pull", "nowhere.dvc")
     assert "Having any troubles" not in str(caught.value)
 
 
