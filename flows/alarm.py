@@ -46,8 +46,8 @@ def failed_step(run_id: Any) -> str | None:
     return open_ones[-1].name if open_ones else None
 
 
-def alarm(flow: Any, run: Any, state: Any) -> None:
-    """Hook of a flow that failed or crashed.
+def alarm(flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook of a flow that failed or crashed; a worker gives its arguments by name.
 
     Trouble with the webhook is logged and goes no further: the run has failed already.
     """
@@ -56,8 +56,8 @@ def alarm(flow: Any, run: Any, state: Any) -> None:
     except (ValueError, ObjectNotFound):
         log.info("no block %s: nobody is told", BLOCK)
         return
-    url = f"{PREFECT_UI_URL.value()}/runs/flow-run/{run.id}" if PREFECT_UI_URL.value() else ""
-    subject, body = message(flow.name, run.name, failed_step(run.id), state, url)
+    url = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}" if PREFECT_UI_URL.value() else ""
+    subject, body = message(flow.name, flow_run.name, failed_step(flow_run.id), state, url)
     try:
         block.notify(body=body, subject=subject)
     except Exception as error:  # any answer, or none

@@ -580,7 +580,7 @@ def examine(step: str, workspace: Workspace, params: Params) -> dict[str, Any]:
         accounts = list(one.accounts(workspace, params)) if one.accounts else []
         statistics = list(one.statistics(workspace, params)) if one.statistics else []
         first = together(first, accounts, statistics)
-    return {"step": step, "title": one.title, **first, "accounts": _account_rows(accounts)}
+    return {"step": step, "title": one.title, **first, "accounts": account_rows(accounts)}
 
 
 def together(
@@ -602,7 +602,7 @@ def together(
     }
 
 
-def _account_rows(accounts: Sequence[Account]) -> list[dict[str, Any]]:
+def account_rows(accounts: Sequence[Account]) -> list[dict[str, Any]]:
     """Accounts as JSON holds them."""
     return [
         {

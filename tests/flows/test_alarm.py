@@ -6,7 +6,9 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -59,6 +61,17 @@ def test_a_failure_is_told(prefect_api, small, tmp_path, monkeypatch, webhook, b
     assert message["subject"].startswith("cmass: cmass-release failed in step ingest (run release-")
     assert "WorkspaceError: no" in message["body"]
     assert message["text"] == f"{message['subject']}\n{message['body']}"
+
+
+def test_a_flow_that_was_killed_is_told_by_the_worker(prefect_api, small, webhook, block):  # noqa: F811
+    """The worker calls the hook in place of the process that is gone, with names."""
+    state = SimpleNamespace(name="Crashed", message="Process exited due to a SIGKILL signal.")
+    run = SimpleNamespace(id=uuid4(), name="release-smoke")
+    for hook in small.release.on_crashed_hooks:
+        hook(flow=small.release, flow_run=run, state=state)
+    (message,) = webhook[1]
+    assert message["subject"] == "cmass: cmass-release crashed (run release-smoke)"
+    assert "SIGKILL" in message["body"]
 
 
 def test_success_is_silent(prefect_api, small, tmp_path, webhook, block):  # noqa: F811
