@@ -86,6 +86,8 @@ HEADLINE_KEY, STEPS_KEY, PROGRESS_KEY, REPORT_KEY = (
 RELEASE = "cmass-release/on-change"
 #: Longest time of one step, hours, where the run does not say.
 STEP_HOURS = 24.0
+# Seconds after which the turn of a flow that was killed is the next one's.
+_LEASE_S = 120.0
 # Only the network route of ingest can fail for reasons that pass.
 _RETRY_DELAYS_S: list[float] = [60, 300, 1800]
 _BY_NAME: dict[str, Any] = {"on_failure": [alarm], "on_crashed": [alarm]}
@@ -159,7 +161,9 @@ def _alone(root: Path) -> Iterator[None]:
     """
     name = "cmass-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     make_limit(name)
-    with concurrency(name, strict=True, raise_on_lease_renewal_failure=False):
+    with concurrency(
+        name, strict=True, raise_on_lease_renewal_failure=False, lease_duration=_LEASE_S
+    ):
         yield
 
 
