@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from cmass.workspace import Workspace
 
 
+#: Fixtures that take tens of seconds: the tests that use one go to one process, which makes it once.
+_COSTLY = ("tiny_run", "released", "tiny_workspace")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests by the costly fixture that they use, where they say no other group."""
+    for item in items:
+        used = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
+        if used and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(used[0]))
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """A finished run in small (see tests/tiny.py): workspace and parameters. Read only."""

@@ -20,6 +20,8 @@ from cmass.shards import Shard
 from cmass.tables import make_table, read_table, write_table
 from cmass.workspace import Workspace
 
+# One process: the fits are the costly part.
+pytestmark = pytest.mark.xdist_group("calibrate")
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 PRIORS = {
     "mock.members.velocity_bias": (0.7, 1.4),

@@ -23,6 +23,10 @@ PARAMS = toy_params(
 )
 
 
+# One process: the fits are the costly part.
+pytestmark = pytest.mark.xdist_group("posterior-networks")
+
+
 @pytest.fixture(scope="module", params=[DeepSets, Flow], ids=lambda kind: kind.name)
 def fitted(request, tmp_path_factory):
     one = request.param(PARAMS, seed=5)

@@ -139,6 +139,7 @@ def test_first_worse_better_and_back(made):
     assert decide(workspace, params)["verdict"] == "confirmed"
 
 
+@pytest.mark.slow
 def test_infer_gives_the_champions_masses_whatever_was_trained_since(made):
     make, params = made
     workspace = make(1.0)

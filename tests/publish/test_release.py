@@ -283,6 +283,7 @@ def _start(workspace: Workspace) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_kill_at_any_time_leaves_latest_whole(make_workspace, params: Params) -> None:
     workspace = make_workspace("killed", n_clusters=6)
     start = time.monotonic()
