@@ -26,7 +26,7 @@ def hit(stage: Stage, rng: random.Random, name: str, prepare: Callable[[], Comma
         if run.code() is None and f" {name}: done in" not in run.text:
             run.kill()
             run.require_no_orphans()
-            return f"killed {moment:.1f} s after it began"
+            return f"killed {moment:.2f} s after it began"
         length = (time.monotonic() - begun) * 0.7  # too late: it was quicker than it had been
         stage.seconds[name] = length
         run.kill()
