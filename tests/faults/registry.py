@@ -150,7 +150,7 @@ def killed(stage: Stage, rng: random.Random) -> str:
 FAULTS = [
     Fault("MLflow away", "nobody listens at `MLFLOW_TRACKING_URI`, in train, judge or champion",
           "code 5 within 90 s of the question, with the address; nothing is lost; the next run goes on", away),
-    Fault("MLflow stalls", "its port takes connections and never answers (time limit of a request: 3 s here, 30 s otherwise)",
+    Fault("MLflow stalls", "its port takes connections and never answers (time limit of a request: 3 s here, 20 s otherwise)",
           "the same", stalls),
     Fault("MLflow killed", "kill -9 of MLflow's server at a random moment of train, judge or champion",
           "the same, or the step needed it no more; server back, the next run ends with the same bytes", killed),
