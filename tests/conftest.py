@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _COSTLY = ("tiny_run", "released", "tiny_workspace")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests by the costly fixture that they use, where they say no other group."""
     for item in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import logging
 import lzma
 import shutil
 import zipfile
@@ -137,8 +138,10 @@ def test_a_line_without_end_is_refused(tmp_path):
         formats.read(file)
 
 
-def test_csv_that_is_not_utf8(tmp_path, caplog, capfd):
-    """Read as Latin-1, comments between rows among it, and told."""
+def test_csv_that_is_not_utf8(tmp_path, caplog, capfd, monkeypatch):
+    """Read as Latin-1, comments between rows among it, and told once."""
+    # commands that were tested before leave a handler that writes
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     file = tmp_path / "t.csv"
     file.write_bytes("ra,note\n1,Abell\n# für später\n2,é\n".encode("latin-1"))
     assert formats.read(file).to_pydict() == {"ra": [1, 2], "note": ["Abell", "é"]}
