@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow serve serve-stop serve-status serve-test fuzz faults audit lint format repro bench pretrained clean
+.PHONY: help setup run test test-slow serve serve-stop serve-status serve-backup serve-restore serve-test fuzz faults audit lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -50,6 +50,12 @@ serve-stop: setup  ## stop the service; what it keeps stays
 
 serve-status: setup  ## how every program of the service is
 	$(BIN)/python -m flows.service status
+
+serve-backup: setup  ## databases and objects of the running service into a new folder: TO=DIR
+	$(BIN)/python -m flows.service backup "$(or $(TO),$(error say where: make serve-backup TO=DIR))"
+
+serve-restore: setup  ## a new service with what a backup holds: FROM=DIR
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.service restore "$(or $(FROM),$(error say from where: make serve-restore FROM=DIR))"
 
 serve-test: serve  ## a scheduled run, a source that changes and two releases, through the service
 	$(BIN)/python -m pytest tests/service -m slow $(ARGS)

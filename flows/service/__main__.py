@@ -1,10 +1,13 @@
-"""``python -m flows.service start|stop|status``: what ``make serve`` calls."""
+"""``python -m flows.service start|stop|status|backup|restore``: what ``make serve`` calls."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,13 +56,43 @@ def stop_command() -> None:
     typer.echo("The service is stopped." if stopped else "The service does not run.")
 
 
+@app.command("backup")
+def backup_command(
+    folder: Annotated[Path, typer.Argument(help="a folder that is not there yet")],
+) -> None:
+    """Write databases and objects of the running service into a folder."""
+    from flows.service.backup import make
+
+    found = make(ServiceSettings.of_running(), folder)
+    size = sum((folder / name).stat().st_size for name in found["sha256"])
+    typer.echo(f"{folder}: {len(found['sha256'])} files, {size / 1e6:.1f} MB")
+
+
+@app.command("restore")
+def restore_command(
+    folder: Annotated[Path, typer.Argument(help="what backup wrote")],
+) -> None:
+    """Start a new service with what a backup holds."""
+    from flows.service.service import start
+
+    settings = ServiceSettings()
+    start(settings, folder)
+    typer.echo("The service runs, as it was when the backup was made:")
+    _urls(settings)
+
+
 @app.command("status")
-def status_command() -> None:
+def status_command(
+    as_json: Annotated[bool, typer.Option("--json", help="for a monitor")] = False,
+) -> None:
     """Say how every program is; exit code 1 if one is not well, 3 if nothing runs."""
     from flows.service.service import look
 
     settings = ServiceSettings.of_running()
     found = look(settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) | {"well": one.well} for one in found], indent=1))
+        raise typer.Exit(0 if found and all(one.well for one in found) else 1 if found else 3)
     if not found:
         typer.echo("The service does not run: make serve")
         raise typer.Exit(3)

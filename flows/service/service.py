@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from cmass.errors import WorkspaceError
+from flows.service import backup as backups
 from flows.service import deployments, health, postgres, prepare
 from flows.service.processes import (
     DATABASE_USER,
@@ -30,9 +32,19 @@ from flows.service.supervise import Supervisor, end_leftovers, wait_until_well
 
 log = logging.getLogger(__name__)
 
+#: In the service's folder while a backup is put back: the path of the backup.
+_RESTORING = "restoring"
 
-def start(settings: ServiceSettings) -> bool:
+
+def start(settings: ServiceSettings, backup: Path | None = None) -> bool:
     """Start what does not run, wait until all is well, and register the deployments.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    backup : Path, optional
+        Backup that fills the databases and the bucket of a service that is made now
+        (`flows.service.backup`).
 
     Returns
     -------
@@ -43,9 +55,20 @@ def start(settings: ServiceSettings) -> bool:
     ------
     WorkspaceError
         A port is taken, a program is missing or does not get well; what was started stays, for
-        its logs.
+        its logs. With a backup, too: there is a service already.
+    InputError
+        The backup cannot be used; nothing was started.
     """
     with _alone(settings):
+        if backup is not None:
+            _require_nothing(settings)
+            backups.check(backup)
+            (settings.home / _RESTORING).write_text(str(backup.resolve()))
+        elif (settings.home / _RESTORING).exists():
+            raise WorkspaceError(
+                f"{settings.home} is half of a restored service: rm -rf {settings.home} and restore "
+                f"it again from {(settings.home / _RESTORING).read_text()}"
+            )
         supervisor = Supervisor(settings)
         there = supervisor.runs()
         if there:
@@ -64,9 +87,19 @@ def start(settings: ServiceSettings) -> bool:
                 supervisor.start(one)
             wait_until_well(supervisor, together, end - time.monotonic())
             if stage == 0:
-                _furnish(settings)
+                _furnish(settings, backup)
         register(settings)
+        (settings.home / _RESTORING).unlink(missing_ok=True)
         return True
+
+
+def _require_nothing(settings: ServiceSettings) -> None:
+    there = [p for p in (settings.postgres, settings.home / "s3") if p.exists()]
+    if there or Supervisor(settings).runs():
+        raise WorkspaceError(
+            f"there is a service in {settings.home}, and a backup is put back into a new one: stop it "
+            "and move that folder away, or CMASS_SERVICE_HOME=DIR"
+        )
 
 
 def _prepare(settings: ServiceSettings) -> None:
@@ -100,10 +133,13 @@ def _write_worker_environment(settings: ServiceSettings) -> None:
     temporary.replace(path)
 
 
-def _furnish(settings: ServiceSettings) -> None:
+def _furnish(settings: ServiceSettings, backup: Path | None) -> None:
     """Databases, MLflow's tables and the bucket, before the first server asks for them."""
     postgres.create_databases(settings)
     prepare.create_bucket(health.store(settings), settings.bucket)
+    if backup is not None:
+        log.info("putting back %s", backup)
+        backups.put_back(settings, backup)
     address = f"postgresql+psycopg2://{DATABASE_USER}@{HOST}:{settings.postgres_port}/mlflow"
     prepare.upgrade_mlflow(address, database_environment(settings))
 
