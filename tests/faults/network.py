@@ -27,7 +27,7 @@ _TRIES, _LIMIT_S = 4, 2.0
 _HARMLESS = ("trickle", "twice")
 
 
-def _archive(stage: Stage) -> Archive:
+def archive_of(stage: Stage) -> Archive:
     """The embedded survey as archives would serve it; kept, as it takes a while to make."""
     file = stage.root / "archive.pickle"
     if not file.exists():
@@ -38,7 +38,7 @@ def _archive(stage: Stage) -> Archive:
 
 @contextmanager
 def _network(stage: Stage) -> Iterator[tuple[Archive, Path]]:
-    with served(_archive(stage)) as archive:
+    with served(archive_of(stage)) as archive:
         file = write_params(archive, stage.root / "network.yaml")
         values = yaml.safe_load(file.read_text())
         values["ingest"]["network"] |= {
