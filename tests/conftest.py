@@ -13,17 +13,26 @@ if TYPE_CHECKING:
     from cmass.workspace import Workspace
 
 
-#: Fixtures that take tens of seconds: the tests that use one go to one process, which makes it once.
+#: Fixtures of the session that take tens of seconds.
 _COSTLY = ("tiny_run", "released", "tiny_workspace")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests by the costly fixture that they use, where they say no other group."""
+    """Let tests that share a fixture run in one process, which makes it once.
+
+    Fixtures of the session by their name, those of a module by the module; where tests say no
+    group of their own.
+    """
     for item in items:
-        used = [name for name in _COSTLY if name in getattr(item, "fixturenames", ())]
-        if used and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(used[0]))
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("xdist_group"):
+            continue
+        used = item._fixtureinfo.name2fixturedefs
+        group = next((name for name in _COSTLY if name in used), None)
+        if group is None and any(made[-1].scope == "module" for made in used.values()):
+            group = str(item.path)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
