@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,6 +60,19 @@ def address(url: str) -> str:
 def has_password(text: str) -> bool:
     """Whether an address in a text carries a user or a password."""
     return _USER.search(text) is not None
+
+
+@contextmanager
+def told_without_secrets() -> Iterator[None]:
+    """What is raised within, and what it was raised from, is redacted on its way to whoever keeps it."""
+    try:
+        yield
+    except BaseException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.args = tuple(redacted(cause.args))
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 class Redacting(logging.Filter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ from cmass.errors import SourceError
 from cmass.headline import markdown
 from cmass.params import Params, load_params
 from cmass.pipeline import first_stale, release_steps, run_if_stale, step, workspace_lock
+from cmass.secrets import Redacting, told_without_secrets
 from cmass.workspace import Workspace
 from flows.alarm import alarm
 
@@ -126,6 +128,7 @@ _TASK: dict[str, Any] = {
 
 
 @task(task_run_name="{name}", **_TASK)
+@told_without_secrets()
 def run_one(name: str, workspace: Workspace, params: Params, force: bool) -> str | None:
     """Run one step unless it is up to date; why it ran, or None."""
     why = run_if_stale(name, workspace, params, force=force)
@@ -134,6 +137,7 @@ def run_one(name: str, workspace: Workspace, params: Params, force: bool) -> str
 
 
 @task(task_run_name="refresh", **_TASK)
+@told_without_secrets()
 def ask_sources(workspace: Workspace, params: Params) -> list[str]:
     """Ask the network again for what is kept; what has changed there."""
     from cmass.ingest import refresh
@@ -141,6 +145,14 @@ def ask_sources(workspace: Workspace, params: Params) -> list[str]:
     changed = refresh(workspace, params)
     get_run_logger().info("sources: %s", f"{len(changed)} changed" if changed else "unchanged")
     return changed
+
+
+def redact_logs() -> None:
+    """Whatever Prefect's handlers write, or send to the server, is redacted first."""
+    names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in ("prefect", "cmass")]
+    for handler in {h for n in names for h in logging.getLogger(n).handlers}:
+        if not any(isinstance(one, Redacting) for one in handler.filters):
+            handler.addFilter(Redacting())
 
 
 def make_limit(name: str) -> None:
@@ -228,6 +240,7 @@ def run_steps(
     hours : float
         Longest time of one step.
     """
+    redact_logs()
     workspace, params = choices.resolve()
     one = run_one.with_options(timeout_seconds=3600 * hours)
     done = Ran(workspace, params)
@@ -260,6 +273,7 @@ def _id(value: Any) -> UUID:
 
 
 @task(task_run_name="archive", **_TASK)
+@told_without_secrets()
 def keep_version(workspace: Workspace) -> None:
     """Archive the latest release, and push it where a remote is named."""
     from cmass.versions.archive import archive

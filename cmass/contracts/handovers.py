@@ -124,9 +124,14 @@ def _raw_accounts(workspace: Workspace, params: Params) -> Iterator[Account]:
 
 
 def _counted(reasons: Sequence[str]) -> dict[str, int]:
-    """Reasons without their numbers, counted; sorted."""
-    kinds = Counter(re.sub(r"\d+(\.\d+)?", "…", reason) for reason in reasons)
-    return dict(sorted(kinds.items()))
+    """Reasons, counted and sorted; those that differ in their numbers alone are one, without them."""
+    kinds: dict[str, Counter[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", reason), Counter())[reason] += 1
+    return {
+        next(iter(same)) if len(same) == 1 else kind: same.total()
+        for kind, same in sorted(kinds.items())
+    }
 
 
 # -------------------------------------------------------------------------------- selected

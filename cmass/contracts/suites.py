@@ -178,8 +178,10 @@ def _great_expectations() -> tuple[Any, Any]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
-    # It reports every internal step at level info, and says so when it is imported.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # It reports every internal step at level info, and says so when it is imported; this module of
+    # its sets a level of its own.
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     context: Any = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}

@@ -11,7 +11,7 @@ import pytest
 
 from cmass import ingest, pipeline
 from cmass.contracts import handovers
-from cmass.contracts.handovers import Account, check, examine, result_file
+from cmass.contracts.handovers import Account, _counted, check, examine, result_file
 from cmass.contracts.suites import broken
 from cmass.errors import ContractError, InputError
 from cmass.params import load_params
@@ -156,7 +156,7 @@ def test_raw_and_selected(mirrored):
     accounts = {a["item"]: a for a in read_json(result_file(workspace, "ingest"))["accounts"]}
     assert accounts["raw_clusters"] == {
         "item": "raw_clusters", "rows_in": 30, "rows_out": 28, "balanced": True,
-        "set_aside": [{"reason": "ra must be < …", "n": 2}],
+        "set_aside": [{"reason": "ra must be < 360", "n": 2}],
     }  # fmt: skip
     assert set(accounts) == {"raw_clusters", "raw_galaxies", "raw_footprint", "xray_clusters"}
 
@@ -164,6 +164,11 @@ def test_raw_and_selected(mirrored):
     drop(workspace.raw / "quarantine.parquet")
     result = examine("ingest", workspace, params)
     assert "raw_clusters: rows unaccounted for" in broken(result)[0]
+
+
+def test_reasons_that_differ_in_their_numbers_are_one():
+    reasons = ["ra must be < 360"] * 2 + [f"the same as in row {row}" for row in (3, 17)]
+    assert _counted(reasons) == {"ra must be < 360": 2, "the same as in row …": 2}
 
 
 def test_selected_and_rejected_are_all_clusters(copied):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import get_run_logger
 
 from cmass import pipeline
 from cmass.errors import SourceError, WorkspaceError
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
 CALLS: list[str] = []
+SECRET = "open-" + "sesame"  # in two words: tracebacks show lines of this file
 
 
 def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -95,6 +97,33 @@ def test_run_is_completed_with_its_artifact(prefect_api, small, tmp_path):
     # the second run finds everything up to date
     assert small.release(profile="smoke", data=data, params_file=PARAMS) == []
     assert CALLS == ["work"]
+
+
+def leaking(workspace: Workspace, params: Any) -> None:
+    """A step: a server's words hold a password."""
+    get_run_logger().error(f"lost postgresql://cmass:{SECRET}@db.org:5432/mlflow")
+    try:
+        raise ConnectionError(f"no answer from https://me:{SECRET}@h/api?token={SECRET}")
+    except ConnectionError as error:
+        raise WorkspaceError(f"https://me:{SECRET}@h/api is away") from error
+
+
+def test_no_password_reaches_the_server(prefect_api, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "STEPS", one(leaking))
+    with pytest.raises(WorkspaceError, match=r"https://\*\*\*@h/api is away"):
+        small.release(profile="smoke", data=tmp_path, params_file=PARAMS)
+    run = newest_run(prefect_api, "cmass-release")
+    tasks = ask(prefect_api, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    end, logs = time.monotonic() + 60, []
+    query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+    while not any("Traceback" in one["message"] for one in logs):
+        assert time.monotonic() < end, logs
+        time.sleep(0.2)
+        logs = ask(prefect_api, "logs/filter", query)
+    everything = json.dumps([run, tasks, logs])
+    assert "https://***@h/api is away" in run["state"]["message"]
+    assert any("lost postgresql://***@db.org:5432/mlflow" in one["message"] for one in logs)
+    assert SECRET not in everything
 
 
 def test_a_step_that_takes_too_long_is_stopped(prefect_api, small, tmp_path, monkeypatch):
