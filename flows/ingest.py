@@ -39,16 +39,8 @@ def ingest(
 
     Parameters
     ----------
-    profile
-        Size of the run; by default that of params.yaml.
-    survey, mirror
-        Survey that gets masses; folder that stands in for the network. By default as in params.yaml.
-    data
-        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
-    params_file
-        Parameters; by default ``params.yaml`` of the working folder.
-    scheduler
-        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    profile, survey, mirror, data, params_file, scheduler
+        What to work on, and where: `flows.steps.Choices`.
     step_hours
         Longest time of one step.
     force

@@ -41,18 +41,8 @@ def retrain(
 
     Parameters
     ----------
-    profile
-        Size of the run; by default that of params.yaml.
-    survey
-        Survey that judges, and of the release that is started; by default that of params.yaml.
-    data
-        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
-    params_file
-        Parameters; by default ``params.yaml`` of the working folder.
-    seed
-        Seed of mocks and training; by default that of params.yaml.
-    scheduler
-        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    profile, survey, data, params_file, seed, scheduler
+        What to work on, and where: `flows.steps.Choices`.
     step_hours
         Longest time of one step.
     force

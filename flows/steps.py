@@ -181,7 +181,25 @@ def _alone(root: Path) -> Iterator[None]:
 
 @dataclass
 class Choices:
-    """What a run was asked for; what is None is as params.yaml and the environment have it."""
+    """What a run was asked for; what is None is as params.yaml and the environment have it.
+
+    Attributes
+    ----------
+    profile : str
+        Size of the run.
+    survey : str
+        Survey that gets masses; of a training, the one that judges it.
+    mirror : Path
+        Folder that stands in for the network; implies survey sdss.
+    data : Path
+        Data folder; by default ``CMASS_DATA``, or ``data`` of the working folder.
+    params_file : Path
+        Parameters; by default ``params.yaml`` of the working folder.
+    seed : int
+        Seed of mocks and training.
+    scheduler : str
+        Dask scheduler; by default ``CMASS_SCHEDULER``, or that of params.yaml.
+    """
 
     profile: Profile = None
     survey: Survey = None
