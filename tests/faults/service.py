@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,7 @@ import psutil
 
 from flows.service.service import look
 from flows.service.settings import ServiceSettings
-from tests.faults.stage import ROOT, Fault, Stage, products, require
+from tests.faults.stage import ROOT, Broken, Fault, Stage, products, require, step_names
 
 #: Added to every port of the service.
 _SHIFT = 12_000
@@ -39,7 +39,7 @@ class Service:
 
     settings: ServiceSettings
     stage: Stage
-    seconds: float = 60.0
+    lengths: dict[str, float] = field(default_factory=dict)
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """POST `body` to Prefect's API, or GET; it may be down for a while."""
@@ -68,6 +68,10 @@ class Service:
         """What Prefect says of a run."""
         found: dict[str, Any] = self.ask(f"flow_runs/{number}")
         return found
+
+    def has_ended(self, number: str) -> bool:
+        """Whether a run is over."""
+        return self.run(number)["state_type"] in _ENDED
 
     def ended(self, number: str) -> dict[str, Any]:
         """A run when it has ended."""
@@ -161,6 +165,51 @@ def _victim(made: Service, name: str, rng: random.Random) -> int:
     return rng.choice(found)
 
 
+#: Programs that can be killed, by the words of the table.
+PROGRAMS = {
+    "the process of a flow": "worker:prefect",
+    "the Prefect worker": "worker",
+    "the Prefect server": "prefect",
+    "PostgreSQL": "postgres",
+    "MLflow": "mlflow",
+    "S3": "s3",
+}
+_AIMS = 6
+
+
+def _kill(made: Service, name: str, rng: random.Random) -> int:
+    """kill -9 of a program; the number of its process."""
+    pid = _victim(made, name, rng)
+    with suppress(ProcessLookupError):
+        os.kill(pid, 9)
+    return pid
+
+
+def _after(made: Service, number: str, program: str, pid: int) -> str:
+    """What became of the run; every program must be well again, and what is published whole."""
+    began = time.monotonic()
+    run = made.ended(number)
+    made.require_well(program if ":" not in program else "", pid)
+    made.stage.require_published()
+    words = f"{run['state_type'].lower()} after {time.monotonic() - began:.0f} s"
+    if run["state_type"] != "COMPLETED":
+        require(bool(run["state"]["message"]), f"a run that {run['state_type']} says nothing")
+        words += f" ({run['state']['message'][:160]})"
+    return words
+
+
+def _publish(made: Service, params: str) -> None:
+    """The next release must end well, with the undisturbed products, and publish."""
+    inner = made.stage
+    again = made.ended(made.start(RELEASE, params_file=params, archive=False))
+    require(again["state_type"] == "COMPLETED", f"the next run: {again['state']}")
+    inner.require_published()
+    require(inner.title().startswith("title 0."), "the new version was not published")
+    now = products(inner.data)
+    odd = [n for n in now.keys() | inner.products.keys() if now.get(n) != inner.products.get(n)]
+    require(not odd, f"products differ: {sorted(odd)[:5]}")
+
+
 def killed(title: str, name: str, deployment: str = RELEASE, step: str = "infer") -> Fault:
     """kill -9 of a program while a run is at work."""
 
@@ -172,27 +221,11 @@ def killed(title: str, name: str, deployment: str = RELEASE, step: str = "infer"
         inner.reset(step, "figures", "publish")
         given: dict[str, Any] = {"params_file": params}
         given |= {"archive": False} if deployment == RELEASE else {"name": step}
-        began = time.monotonic()
         number = made.start(deployment, **given)
         made.at_work(number, step)
         time.sleep(moment := rng.uniform(0, 12.0))
-        pid = _victim(made, name, rng)
-        with suppress(ProcessLookupError):
-            os.kill(pid, 9)
-        run = made.ended(number)
-        made.require_well(name if ":" not in name else "", pid)
-        inner.require_published()
-        first = f"{run['state_type'].lower()} after {time.monotonic() - began:.0f} s"
-        if run["state_type"] != "COMPLETED":
-            require(bool(run["state"]["message"]), f"a run that {run['state_type']} says nothing")
-            first += f" ({run['state']['message'][:160]})"
-        again = made.ended(made.start(RELEASE, params_file=params, archive=False))
-        require(again["state_type"] == "COMPLETED", f"the next run: {again['state']}")
-        inner.require_published()
-        require(inner.title().startswith("title 0."), "the new version was not published")
-        now = products(inner.data)
-        odd = [n for n in now.keys() | inner.products.keys() if now.get(n) != inner.products.get(n)]
-        require(not odd, f"products differ: {sorted(odd)[:5]}")
+        first = _after(made, number, name, _kill(made, name, rng))
+        _publish(made, params)
         return f"{moment:.1f} s after {step} began: {first}; next run completed"
 
     return Fault(
@@ -202,13 +235,38 @@ def killed(title: str, name: str, deployment: str = RELEASE, step: str = "infer"
     )  # fmt: skip
 
 
+def in_any_step(stage: Stage, rng: random.Random) -> str:
+    """Any program, while `BACKFILL` makes any step; made again, and a release follows."""
+    made = service(stage)
+    inner, title = made.stage, rng.choice(list(PROGRAMS))
+    step = rng.choice(step_names())
+    params = str(inner.titled(f"title {rng.random()}"))
+    for _ in range(_AIMS):
+        made.require_well()
+        inner.reset(step)
+        number = made.start(BACKFILL, name=step, params_file=params)
+        made.at_work(number, step)
+        begun, moment = time.monotonic(), rng.uniform(0, made.lengths.get(step, 4.0))
+        while time.monotonic() < begun + moment and not made.has_ended(number):
+            time.sleep(0.2)
+        if made.has_ended(number):  # it was quicker than it had been
+            made.lengths[step] = 0.7 * (time.monotonic() - begun)
+            continue
+        first = _after(made, number, PROGRAMS[title], _kill(made, PROGRAMS[title], rng))
+        again = made.ended(made.start(BACKFILL, name=step, params_file=params))
+        require(again["state_type"] == "COMPLETED", f"{step}, made again: {again['state']}")
+        _publish(made, params)
+        return f"{title}, {moment:.1f} s after {step} began: {first}; made again, and published"
+    raise Broken(f"{step} was over before {title} could be killed, {_AIMS} times")
+
+
 FAULTS = [
-    killed("the process of a flow", "worker:prefect"),
-    killed("the Prefect worker", "worker"),
-    killed("the Prefect server", "prefect"),
-    killed("PostgreSQL", "postgres"),
-    killed("MLflow", "mlflow"),
-    killed("S3", "s3"),
+    *(killed(title, name) for title, name in PROGRAMS.items()),
     killed("a Dask worker", "dask-workers:spawn", BACKFILL, "mock"),
     killed("the Dask scheduler", "dask-scheduler", BACKFILL, "mock"),
-]
+    Fault(
+        "service: kill -9 in any step", f"of any of these programs, while `{BACKFILL}` makes any of the steps",
+        "started again; the step completes, or fails with its reason on its page; made again, the next release has the same bytes",
+        in_any_step,
+    ),
+]  # fmt: skip
