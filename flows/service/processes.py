@@ -18,6 +18,8 @@ from flows.service.settings import HOST, ROOT, ServiceSettings, own_secrets, wor
 DATABASES = ("prefect", "mlflow")
 #: Owner of both databases.
 DATABASE_USER = "cmass"
+#: Where Prefect keeps whose turn it is: in files below its home.
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 #: Environment variable of every program and its children: the service's folder.
 MARK = "CMASS_SERVICE_PROGRAM_OF"
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
@@ -121,6 +123,8 @@ def programs(settings: ServiceSettings) -> list[Program]:
                 "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{address}/prefect",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+                # Kept in memory, as by default, turns would be lost with the server and never pass on.
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
                 "DO_NOT_TRACK": "1",
                 **database,
             },

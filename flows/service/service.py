@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cmass.errors import WorkspaceError
 from flows.service import backup as backups
-from flows.service import deployments, health, postgres, prepare
+from flows.service import deployments, health, postgres, prepare, runs
 from flows.service.processes import (
     DATABASE_USER,
     Program,
@@ -88,6 +88,10 @@ def start(settings: ServiceSettings, backup: Path | None = None) -> bool:
             wait_until_well(supervisor, together, end - time.monotonic())
             if stage == 0:
                 _furnish(settings, backup)
+            if stage == 1 and not there:
+                n_runs = runs.settle(settings, restored=backup is not None)
+                if n_runs:
+                    log.info("%d runs were cut off when the service ended", n_runs)
         register(settings)
         (settings.home / _RESTORING).unlink(missing_ok=True)
         return True

@@ -73,6 +73,7 @@ def test_a_restored_service_knows_what_the_first_one_knew(service, folder, elsew
     registry.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id)
     registry.set_registered_model_alias(name, "champion", "1")
     ask_prefect(service, "variable", "set", name.replace("-", "_"), "kept")
+    ask_prefect(service, "gcl", "create", name, "--limit", "1", "--active-slots", "1")
 
     backup = folder / "backup"
     made = command(service.home, "backup", str(backup))
@@ -100,6 +101,8 @@ def test_a_restored_service_knows_what_the_first_one_knew(service, folder, elsew
     )  # fmt: skip
     assert Path(path).read_text() == "weights"
     assert "kept" in ask_prefect(restored, "variable", "get", name.replace("-", "_"))
+    turn = json.loads(ask_prefect(restored, "gcl", "inspect", name, "--output", "json"))
+    assert (turn["limit"], turn["active_slots"]) == (1, 0)  # of a run that is not here
     assert own_secrets(restored) != own_secrets(service)
 
     state = command(home, "status", "--json")

@@ -89,9 +89,21 @@ def start(service) -> str:
 
 
 def test_a_supervisor_that_was_killed_leaves_nothing_in_the_way(service):
-    os.kill(int((service.home / "supervisord.pid").read_text()), signal.SIGKILL)
-    assert "The service runs, after" in start(service)
-    assert all(one.well for one in look(service))
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    from flows.service.runs import REASON
+
+    server = temporary_settings({PREFECT_API_URL: service.prefect_api})
+    with server, get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("cmass-backfill/one-step")
+        run = client.create_flow_run_from_deployment(deployment.id, state=Running())
+        os.kill(int((service.home / "supervisord.pid").read_text()), signal.SIGKILL)
+        assert "The service runs, after" in start(service)
+        assert all(one.well for one in look(service))
+        state = client.read_flow_run(run.id).state
+    assert (state.name, state.message) == ("Crashed", REASON)
 
 
 def test_strangers_are_not_let_in(service):
