@@ -73,6 +73,7 @@ PREDICTION_SOURCES = (
 TRAINING_SOURCES = (
     "networks/cnn3d.py", "half.py", "networks/compiled", "networks/density_layer.py",
     "networks/engines.py", "networks/lists.py", "networks/streaming.py", "networks/training.py",
+    "networks/weights_file.py",
 )  # fmt: skip
 
 

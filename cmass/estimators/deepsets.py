@@ -22,6 +22,7 @@ from scipy.special import ndtr, softmax
 from cmass.estimators import Estimator
 from cmass.estimators.phase_space import neighbours
 from cmass.estimators.windows import Sets, Windows
+from cmass.networks.weights_file import save_weights
 from cmass.params import DeepSetsParams, Params
 from cmass.posterior import normalise
 
@@ -131,7 +132,7 @@ class DeepSets(Estimator):
             # A fresh network: the trained one would save its optimiser's state as well.
             bare = network(self._how)
             bare.set_weights(model.get_weights())
-            bare.save_weights(folder / f"network-{member}.weights.h5")
+            save_weights(bare, folder / f"network-{member}.weights.h5")
 
     @classmethod
     def load(cls, folder: Path, params: Params, seed: int) -> Self:
@@ -206,11 +207,14 @@ def network(how: DeepSetsParams) -> keras.Model:
         def __init__(self) -> None:
             super().__init__(name="deepsets")
             width = how.width
-            self.each = [layers.Dense(width, "gelu") for _ in range(3)]
-            self.scale = layers.LayerNormalization()
-            self.drop = layers.Dropout(how.dropout)
-            self.pooled = [layers.Dense(2 * width, "gelu"), layers.Dense(width, "gelu")]
-            self.head = layers.Dense(3 * how.components)
+            # Named, as Keras would count the layers of all networks of this process into the file.
+            self.each = [layers.Dense(width, "gelu", name=f"each_{i}") for i in range(3)]
+            self.scale = layers.LayerNormalization(name="scale")
+            self.drop = layers.Dropout(how.dropout, name="drop")
+            self.pooled = [
+                layers.Dense((2 - i) * width, "gelu", name=f"pooled_{i}") for i in range(2)
+            ]
+            self.head = layers.Dense(3 * how.components, name="head")
 
         def call(self, inputs: Any, training: bool = False) -> Any:
             galaxies, cluster, clusters = inputs

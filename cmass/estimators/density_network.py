@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cmass.errors import InputError, WorkspaceError
 from cmass.estimators import PointEstimator, keras_fit
 from cmass.estimators.windows import Sets, Windows
+from cmass.networks.weights_file import save_weights
 
 if TYPE_CHECKING:
     import keras
@@ -128,16 +129,18 @@ class DensityNetwork(PointEstimator):
         import keras
         from keras import layers
 
+        # Named, as Keras would count the layers of all networks of this process into the file.
         inputs = keras.Input((CELLS, self.radii), name="density")
-        x = layers.Conv1D(24, 5, padding="same", activation="relu")(inputs)
-        x = layers.Conv1D(10, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling1D(4)(x)
-        x = layers.Dropout(0.25)(x)
-        x = layers.Flatten()(x)
-        x = layers.Dense(128, activation="relu")(x)
-        x = layers.Dense(64, activation="relu")(x)
+        x = layers.Conv1D(24, 5, padding="same", activation="relu", name="wide")(inputs)
+        x = layers.Conv1D(10, 3, padding="same", activation="relu", name="narrow")(x)
+        x = layers.MaxPooling1D(4, name="pool")(x)
+        x = layers.Dropout(0.25, name="drop")(x)
+        x = layers.Flatten(name="flatten")(x)
+        x = layers.Dense(128, activation="relu", name="first")(x)
+        x = layers.Dense(64, activation="relu", name="second")(x)
         start = keras.initializers.Constant(mean)
-        return keras.Model(inputs, layers.Dense(1, bias_initializer=start)(x), name=self.name)
+        answer = layers.Dense(1, bias_initializer=start, name="mass")(x)
+        return keras.Model(inputs, answer, name=self.name)
 
     def fit_point(self, sets: Sets, work: Path) -> None:
         """Least squares on log mass, stopped by the validation set."""
@@ -179,7 +182,10 @@ class DensityNetwork(PointEstimator):
 
     def save_point(self, folder: Path) -> None:
         """Write the weights."""
-        self._model.save_weights(folder / self._file)
+        # A fresh network: the trained one would save its optimiser's state as well.
+        bare = self.build()
+        bare.set_weights(self._model.get_weights())
+        save_weights(bare, folder / self._file)
 
     def load_point(self, folder: Path) -> None:
         """Read the weights."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmass.errors import InputError, WorkspaceError
+from cmass.networks.weights_file import save_weights
 
 if TYPE_CHECKING:
     import keras
@@ -53,15 +54,17 @@ def build(n: int = 50, activation: Activation = "linear") -> keras.Model:
     import keras
     from keras import layers
 
+    # Named, as Keras would otherwise count the layers of all networks that this process has made,
+    # and write the count into the weights file.
     inputs = keras.Input((n, n, n, 1), name="density")
     x = inputs
-    for filters, width in ((12, 5), (8, 3), (4, 1)):
-        x = layers.Conv3D(filters, width, activation="relu")(x)
-        x = layers.MaxPooling3D(2, padding="same")(x)
-    x = layers.Flatten()(x)
-    for units in (128, 64):
-        x = layers.Dense(units, activation=activation)(x)
-    x = layers.Dense(1)(x)
+    for end, filters, width in (("", 12, 5), ("_1", 8, 3), ("_2", 4, 1)):
+        x = layers.Conv3D(filters, width, activation="relu", name=f"conv3d{end}")(x)
+        x = layers.MaxPooling3D(2, padding="same", name=f"max_pooling3d{end}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for end, units in (("", 128), ("_1", 64)):
+        x = layers.Dense(units, activation=activation, name=f"dense{end}")(x)
+    x = layers.Dense(1, name="dense_2")(x)
     return keras.Model(inputs, x, name="cnn3d")
 
 
@@ -101,15 +104,16 @@ def save(network: CompiledCNN3D, path: Path) -> None:
     """Write a network to a ``.weights.h5`` file of Keras: `build` reads its weights.
 
     The file knows the activation and the symmetries, and has the same bytes whenever it is written.
-    """
-    import h5py
 
+    Raises
+    ------
+    WorkspaceError
+        The disk is full; what was at `path` before is untouched.
+    """
     model = build(network.n, network.activation)
     model.set_weights(network.get_weights())
-    model.save_weights(path)
-    with h5py.File(path, "r+") as file:
-        file.attrs[_ACTIVATION] = network.activation
-        file.attrs[_SYMMETRIES] = np.array(network.symmetries, np.uint8)
+    symmetries = np.array(network.symmetries, np.uint8)
+    save_weights(model, path, {_ACTIVATION: network.activation, _SYMMETRIES: symmetries})
 
 
 def load(path: Path, n: int) -> CompiledCNN3D:
