@@ -65,8 +65,8 @@ class Step:
         Parameters it reads for one survey only.
     sources : tuple of str
         Its code, relative to ``cmass/``: the step runs again when it changes.
-    optional : callable
-        Files and folders that it reads where they are there.
+    after : callable
+        Files that tell DVC which step comes before; it is not run again because they changed.
     view : str
         Whose models it finds in the workspace: those made last, or the champion's.
     outside : str
@@ -85,7 +85,7 @@ class Step:
     per_survey: bool = False
     sections_by_survey: tuple[tuple[str, tuple[str, ...]], ...] = ()
     sources: tuple[str, ...] = ()
-    optional: Paths = lambda w: ()
+    after: Paths = lambda w: ()
     view: View = "made"
     outside: str = ""
     hands_over: bool = False
@@ -301,7 +301,7 @@ STEPS: tuple[Step, ...] = (
         "Bring the model that the registry's alias names into the workspace.",
         sections=("cosmology", "window", "voxels"),
         inputs=lambda w: (),
-        optional=lambda w: (w.decision,),
+        after=lambda w: (w.decision,),
         outputs=lambda w: (w.champion,),
         sources=("promotion", "registry.py"),
         outside="cmass.promotion.champion:outside",
@@ -547,8 +547,7 @@ def _inputs(one: Step, workspace: Workspace, params: Params) -> tuple[Path, ...]
     device = one.name in _MAKE_GRIDS and params.train.grids == "device"
     unread = (workspace.voxels,) if device else ()
     read = tuple(path for path in one.inputs(workspace) if path not in unread)
-    there = tuple(path for path in one.optional(workspace) if path.exists())
-    return read + there + tuple(Path(path) for path in given)
+    return read + tuple(Path(path) for path in given)
 
 
 def _downloads(one: Step, params: Params) -> bool:

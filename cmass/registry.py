@@ -24,7 +24,7 @@ from cmass.networks import cnn3d, engines
 from cmass.params import Params
 from cmass.secrets import address, redact
 from cmass.software import git_state, package_versions
-from cmass.tables import atomic_path
+from cmass.tables import atomic_path, disk_full
 from cmass.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ class Registry:
             _prepare_store(self._workspace, self.uri)
             yield mlflow.MlflowClient(self.uri)
         except MlflowException as error:
-            raise WorkspaceError(
-                f"MLflow at {address(self.uri)} did not answer as it should: {redact(str(error))}. Nothing is lost; run "
-                "the same command again once it does"
-            ) from error
+            raise _refusal(
+                self.uri, error, "did not answer as it should",
+                "Nothing is lost; run the same command again once it does",
+            ) from error  # fmt: skip
 
     def champion(self) -> Version | None:
         """The version that the alias names; None when none has it yet."""
@@ -246,10 +246,33 @@ class Registry:
             client.log_artifacts(version.run_id, str(folder), place)
 
     def download(self, version: Version, place: str, folder: Path) -> Path:
-        """Copy what lies below `place` into `folder`; returns where it lies then."""
+        """Copy what lies below `place` into `folder`; returns where it lies then.
+
+        Raises
+        ------
+        WorkspaceError
+            There is nothing, or the store does not answer.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with self._asked() as client:
+            if not client.list_artifacts(version.run_id, place):
+                raise self.lost(version, "is gone")
             return Path(client.download_artifacts(version.run_id, place, str(folder)))
+
+    def lost(self, version: Version, how: str) -> WorkspaceError:
+        """What to tell where the artifacts of a version cannot be used."""
+        return WorkspaceError(
+            f"what {address(self.uri)} has of {self.name} version {version.number} {how}: restore the "
+            "registry's artifacts from a backup, or give the alias to another version with "
+            "`cmass promote VERSION`"
+        )
+
+
+def _refusal(uri: str, error: Exception, words: str, remedy: str) -> WorkspaceError:
+    """What MLflow's own words mean to a user."""
+    if uri.startswith(_SQLITE) and "disk is full" in str(error):
+        return disk_full(Path(uri.removeprefix(_SQLITE)))
+    return WorkspaceError(f"MLflow at {address(uri)} {words}: {redact(str(error))}. {remedy}")
 
 
 def model_name(profile: str) -> str:
@@ -307,10 +330,10 @@ def register(
             number = str(info.registered_model_version)
         registry.tag(number, tags)
     except MlflowException as error:
-        raise WorkspaceError(
-            f"MLflow at {address(registry.uri)} did not take the model: {redact(str(error))}. The training is kept; "
-            "run `cmass train` again once it answers"
-        ) from error
+        raise _refusal(
+            registry.uri, error, "did not take the model",
+            "The training is kept; run `cmass train` again once it answers",
+        ) from error  # fmt: skip
     return _entry(registry, number, run.info.run_id)
 
 

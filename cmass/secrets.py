@@ -18,8 +18,12 @@ HIDDEN = "***"
 #: Names of what is secret, in addresses and in the environment.
 _NAMES = r"(?:[\w.-]*(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|credential|signature)[\w.-]*|sig|auth)"
 _NAME = re.compile(_NAMES, re.IGNORECASE)
-#: The greedy middle takes passwords with slashes or @ in them, too; an address ends at a blank.
-_USER = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE)
+#: Up to the last @, as passwords hold slashes and @, too; an address ends at a blank. After a colon it may
+#: have been host and port, and a path with an @: then that is hidden, which does less harm.
+_USER = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#\"'<>]*|[^\s/?#:\"'<>]*:[^\s\"'<>]*)@",
+    re.IGNORECASE,
+)
 _PAIR = re.compile(rf"(?P<name>(?<![\w.-]){_NAMES}[\"']?\s*[=:]\s*)(?P<value>[\"'][^\"']*[\"']|[^\s&,;\"'<>)\]}}]+)", re.IGNORECASE)  # fmt: skip
 _BEARER = re.compile(r"\b(?P<kind>bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 #: Shorter values of the environment are words that stand elsewhere as well.
@@ -53,8 +57,8 @@ def address(url: str) -> str:
     """An address for a file: without user, password, query and fragment."""
     if "://" not in url:
         return redact(url)  # a path
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    parts = urlsplit(_USER.sub(r"\g<scheme>", url))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def has_password(text: str) -> bool:
@@ -68,10 +72,15 @@ def told_without_secrets() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            cause.args = tuple(redacted(cause.args))
-            cause = cause.__cause__ or cause.__context__
+        waiting, seen = [error], set()
+        while waiting:
+            one = waiting.pop()
+            seen.add(id(one))
+            one.args = tuple(redacted(one.args))
+            if isinstance(one, OSError):  # it speaks by these, not by its arguments
+                one.strerror, one.filename = redacted(one.strerror), redacted(one.filename)
+            causes = (one.__cause__, one.__context__)
+            waiting += [c for c in causes if c is not None and id(c) not in seen]
         raise
 
 

@@ -126,6 +126,10 @@ class Workspace:
         """study: networks of other simulators and what they say, by size."""
         return self.home / "study"
 
+    def contracts(self, *, per_survey: bool) -> Path:
+        """Results of the hand-overs of a survey's steps, or of a training's."""
+        return (self.home / self.survey if per_survey else self._models) / "contracts"
+
     @property
     def masses(self) -> Path:
         """infer: masses.parquet, comparison numbers."""

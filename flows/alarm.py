@@ -16,6 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_UI_URL
 
+from cmass.secrets import redact
+
 log = logging.getLogger(__name__)
 
 BLOCK = "cmass-alarm"
@@ -32,7 +34,7 @@ def message(
     reason = (state.message or "no reason given").removeprefix(
         "Flow run encountered an exception: "
     )
-    return subject, f"{reason}\n{url}".strip()
+    return redact(subject), redact(f"{reason}\n{url}".strip())
 
 
 def failed_step(run_id: Any) -> str | None:
@@ -61,7 +63,9 @@ def alarm(flow: Any, flow_run: Any, state: Any) -> None:
     try:
         block.notify(body=body, subject=subject)
     except Exception as error:  # any answer, or none
-        log.error("the alarm could not be sent: %s", error)
+        # What httpx says holds the address, which is the webhook's secret.
+        status = getattr(getattr(error, "response", None), "status_code", "no answer")
+        log.error("the alarm could not be sent: %s (%s)", status, type(error).__name__)
 
 
 def set_alarm(url: str) -> None:

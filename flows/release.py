@@ -15,6 +15,7 @@ from flows.steps import (
     Mirror,
     ParamsFile,
     Profile,
+    Ran,
     Scheduler,
     Survey,
     archive_release,
@@ -58,11 +59,12 @@ def release(
         Names of the steps that ran.
     """
     choices = Choices(profile, survey, mirror, data, params_file, scheduler=scheduler)
-    names = release_steps(*choices.resolve())
-    done = run_steps(names, choices, force=force, hours=step_hours)
-    publish_results(done.workspace)
-    archive_release(done, archive)
-    return done.names
+
+    def then(done: Ran) -> None:
+        publish_results(done.workspace)
+        archive_release(done, archive)
+
+    return run_steps(release_steps, choices, force=force, hours=step_hours, then=then).names
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -241,15 +241,18 @@ class Ran:
         return [row["step"] for row in self.rows if row["ran"] == "yes"]
 
 
+@told_without_secrets()
 def run_steps(
-    names: Sequence[str], choices: Choices, *, force: bool = False, ask: bool = False,
-    hours: float = STEP_HOURS,
+    names: Sequence[str] | Callable[[Workspace, Params], Sequence[str]], choices: Choices, *,
+    force: bool = False, ask: bool = False, hours: float = STEP_HOURS,
+    then: Callable[[Ran], None] | None = None,
 ) -> Ran:  # fmt: skip
     """Run the steps `names` in order as tasks.
 
     Parameters
     ----------
-    names : sequence of str
+    names : sequence of str, or callable
+        A callable is asked when this flow has its turn: what it finds may be another's work.
     choices : Choices
     force : bool
         Run even what is up to date.
@@ -257,32 +260,38 @@ def run_steps(
         Ask the network first whether its files are still the same.
     hours : float
         Longest time of one step.
+    then : callable, optional
+        What else belongs to this flow's turn.
     """
     redact_logs()
     workspace, params = choices.resolve()
     one = run_one.with_options(timeout_seconds=3600 * hours)
     done = Ran(workspace, params)
     bar = create_progress_artifact(0.0, key=PROGRESS_KEY, description="Steps that are done")
-    with _alone(workspace.root), workspace_lock(workspace):
-        try:
-            if ask:
-                ask_sources(workspace, params)
-            for number, name in enumerate(names, start=1):
-                done.rows.append(
-                    {"step": step(name).name, "ran": "failed", "seconds": "", "why": ""}
+    with _alone(workspace.root):
+        with workspace_lock(workspace):
+            try:
+                if ask:
+                    ask_sources(workspace, params)
+                chosen = names(workspace, params) if callable(names) else names
+                for number, name in enumerate(chosen, start=1):
+                    done.rows.append(
+                        {"step": step(name).name, "ran": "failed", "seconds": "", "why": ""}
+                    )
+                    start = time.monotonic()
+                    why = one(name, workspace, params, force)
+                    done.rows[-1] |= {
+                        "ran": "no" if why is None else "yes",
+                        "seconds": round(time.monotonic() - start, 1),
+                        "why": why or "up to date",
+                    }
+                    update_progress_artifact(_id(bar), progress=100 * number / len(chosen))
+            finally:
+                create_table_artifact(
+                    done.rows, key=STEPS_KEY, description="What ran, why, and how long it took"
                 )
-                start = time.monotonic()
-                why = one(name, workspace, params, force)
-                done.rows[-1] |= {
-                    "ran": "no" if why is None else "yes",
-                    "seconds": round(time.monotonic() - start, 1),
-                    "why": why or "up to date",
-                }
-                update_progress_artifact(_id(bar), progress=100 * number / len(names))
-        finally:
-            create_table_artifact(
-                done.rows, key=STEPS_KEY, description="What ran, why, and how long it took"
-            )
+        if then is not None:
+            then(done)
     return done
 
 
@@ -299,8 +308,18 @@ def keep_version(workspace: Workspace) -> None:
     archive(workspace.root)
 
 
+def _waits_for_archive(workspace: Workspace) -> bool:
+    """Whether the latest release can be archived and is not, or is not at the remote."""
+    from cmass.versions.archive import is_kept, obstacle
+
+    latest = workspace.releases / "latest"
+    return latest.exists() and not is_kept(workspace.root) and obstacle(workspace.root) is None
+
+
 def archive_release(done: Ran, wanted: bool | None) -> None:
-    """Archive the release of a run that published one.
+    """Archive the latest release, unless it is archived already.
+
+    Also one that an earlier run published and could not archive, as its store was away.
 
     Parameters
     ----------
@@ -310,13 +329,13 @@ def archive_release(done: Ran, wanted: bool | None) -> None:
     """
     from cmass.versions.archive import obstacle
 
-    if wanted is False or "publish" not in done.names:
-        return
-    why_not = obstacle(done.workspace.root)
-    if wanted is None and why_not is not None:
-        get_run_logger().warning("the release is not archived: %s", why_not)
-        return
-    keep_version(done.workspace)
+    if wanted is None and "publish" in done.names:
+        why_not = obstacle(done.workspace.root)
+        if why_not is not None:
+            get_run_logger().warning("the release is not archived: %s", why_not)
+            return
+    if wanted or (wanted is None and _waits_for_archive(done.workspace)):
+        keep_version(done.workspace)
 
 
 def publish_results(workspace: Workspace) -> None:
@@ -334,14 +353,18 @@ def publish_results(workspace: Workspace) -> None:
         )  # fmt: skip
 
 
+@told_without_secrets()
 def start_release(choices: Choices) -> str | None:
-    """Start the deployment `RELEASE` if one of its steps would run; why, or None.
+    """Start the deployment `RELEASE` if one of its steps would run, or its archive waits; why, or None.
 
     A release that failed is started again by the next call, as its steps are still not up to date. A
     flow that no deployment started only says what it found.
     """
+    choices = replace(choices, seed=None)  # of a training; a release has that of params.yaml
     workspace, params = choices.resolve()
     found = first_stale(release_steps(workspace, params), workspace, params)
+    if found is None and _waits_for_archive(workspace):
+        found = ("archive", "the latest release is not kept")
     if found is None:
         get_run_logger().info("release: up to date")
         return None
@@ -352,7 +375,7 @@ def start_release(choices: Choices) -> str | None:
     parameters = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(choices).items()
-        if value is not None and name != "seed"
+        if value is not None
     }
     with get_client(sync_client=True) as client:
         if _waits(client, parameters):

@@ -30,7 +30,7 @@ def test_stages_are_the_steps_in_order():
 def test_stage_agrees_with_its_step(one: Step):
     stage: dict[str, Any] = DVC["stages"][one.name]
     assert stage["cmd"] == f"cmass {one.name}"
-    read = [p.as_posix() for p in (*one.inputs(WORKSPACE), *one.optional(WORKSPACE))]
+    read = [p.as_posix() for p in (*one.inputs(WORKSPACE), *one.after(WORKSPACE))]
     assert stage["deps"] == read + [f"cmass/{name}" for name in one.sources]
     assert all((ROOT / "cmass" / name).exists() for name in one.sources)
     # `latest` is a link that moves from release to release, no product that DVC could keep

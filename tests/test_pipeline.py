@@ -427,12 +427,11 @@ def test_a_step_runs_again_when_what_lies_outside_changes(workspace, params, mon
     assert run_all(workspace, params) == []
 
 
-def test_an_optional_input_counts_where_it_is_there(workspace, params, monkeypatch):
-    _asking(monkeypatch, optional=lambda w: (w.decision,))
+def test_what_only_sets_the_order_does_not_make_a_step_run_again(workspace, params, monkeypatch):
+    _asking(monkeypatch, after=lambda w: (w.decision,))
     assert run_all(workspace, params) == ["infer"]
     workspace.decision.parent.mkdir(parents=True)
     workspace.decision.write_text("{}")
-    assert run_all(workspace, params) == ["infer"]
     assert run_all(workspace, params) == []
 
 

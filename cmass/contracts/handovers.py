@@ -503,10 +503,13 @@ HANDOVERS: dict[str, HandOver] = {
 
 
 def result_file(workspace: Workspace, step: str) -> Path:
-    """Where the result of a step's hand-over lies."""
-    per_survey = step in ("ingest", "select", "infer", "publish")
-    home = workspace.home / workspace.survey if per_survey else workspace.home
-    return home / "contracts" / f"{step}.json"
+    """Where the result of a step's hand-over lies.
+
+    Those of a training go with the model: a champion has its own beside it.
+    """
+    from cmass.pipeline import step as named
+
+    return workspace.contracts(per_survey=named(step).per_survey) / f"{step}.json"
 
 
 # ---------------------------------------------------------------------------------- checking

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,20 +126,22 @@ class Downloader:
         Raises
         ------
         SourceError
-            The server did not give a body in so many tries, or refused for good.
+            The server did not give a body in so many tries, or refused for good; what is kept stays.
         """
-        changed = []
+        urls = {}
         for note in sorted(self.folder.glob("*.json")):
-            try:
-                url = str(read_json(note)["url"])
-            except (WorkspaceError, KeyError, TypeError):
-                continue  # fetch() will find it damaged, and say so
-            if not url.startswith(tuple(prefixes)):
-                continue
-            body = note.with_suffix(".body")
-            newer = body.with_suffix(".newer")
-            try:
-                self._get(url, newer, lambda path: None)
+            with suppress(
+                WorkspaceError, KeyError, TypeError
+            ):  # fetch() finds it damaged, and says so
+                urls[note] = str(read_json(note)["url"])
+        asked = {n: url for n, url in urls.items() if url.startswith(tuple(prefixes))}
+        changed = []
+        try:
+            for note, url in asked.items():
+                self._get(url, note.with_suffix(".newer"), lambda path: None)
+            # All have arrived: until here everything that is kept is of one day.
+            for note, url in asked.items():
+                body, newer = note.with_suffix(".body"), note.with_suffix(".newer")
                 if body.exists() and file_digest(newer) == file_digest(body):
                     continue
                 day = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -147,8 +150,9 @@ class Downloader:
                 os.replace(newer, body)
                 write_json(note, record)
                 changed.append(url)
-            finally:
-                newer.unlink(missing_ok=True)
+        finally:
+            for note in asked:
+                note.with_suffix(".newer").unlink(missing_ok=True)
         return changed
 
     def _kept(self, body: Path, note: Path, url: str) -> Download | None:

@@ -24,6 +24,8 @@ SETTINGS = pretrained.SETTINGS_FILE
 _CONTENT = (
     "population", "split", "mock/clusters", "model", "posterior", "oddity", "evaluation", "rivals",
 )  # fmt: skip
+#: What its hand-overs were found to be goes with it, and does not make it another one.
+_CONTRACTS = "contracts"
 #: Which version the training became is no part of it.
 _LEFT_OUT = {"model/registry.json"}
 
@@ -51,6 +53,7 @@ def stage(workspace: Workspace, params: Params, folder: Path) -> str:
         link_files(source, folder / name)
     for name in _LEFT_OUT:
         (folder / name).unlink(missing_ok=True)
+    link_files(workspace.contracts(per_survey=False), folder / _CONTRACTS)
     write_json(folder / SETTINGS, pretrained.settings_of(workspace, params))
     return digest(folder)
 

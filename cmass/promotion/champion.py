@@ -12,6 +12,7 @@ from cmass.params import Params
 from cmass.promotion import bundle
 from cmass.promotion.tags import BUNDLE, BY_HAND, PLACE, REASONS, TAKEN_BACK, VERDICT, reasons_of
 from cmass.registry import Registry, Version
+from cmass.secrets import address
 from cmass.tables import read_json, write_json
 from cmass.workspace import Workspace
 
@@ -90,11 +91,7 @@ def _stage(
     finally:
         shutil.rmtree(inbox, ignore_errors=True)
     if bundle.digest(staging) != wanted:
-        raise WorkspaceError(
-            f"what {registry.uri} has of {registry.name} version {version.number} does not match its "
-            "checksum: restore the registry's artifacts from a backup, or give the alias to another "
-            "version with `cmass promote VERSION`"
-        )
+        raise registry.lost(version, "does not match its checksum")
 
 
 def _is_complete(workspace: Workspace) -> bool:
@@ -146,7 +143,7 @@ def _put_in_place(staging: Path, target: Path) -> None:
 
 def _nobody(workspace: Workspace, registry: Registry) -> str:
     return (
-        f"{registry.name} has no champion at {registry.uri}, so nothing can give masses"
+        f"{registry.name} has no champion at {address(registry.uri)}, so nothing can give masses"
         f"{_last_words(workspace)}. Train a better one, change the gates (section `judge` of "
         "params.yaml), or take one as it is with `cmass promote VERSION`"
     )

@@ -27,6 +27,7 @@ from cmass.promotion.tags import (
     VERDICT,
 )
 from cmass.registry import Registry, Version
+from cmass.secrets import address
 from cmass.shards import digest_of
 from cmass.tables import read_json, write_json
 from cmass.workspace import Workspace
@@ -163,7 +164,12 @@ def _standing(
         return Standing(True, words="the champion was made for another window, voxels or cosmology")
     bring(workspace, params, registry, champion)
     exam = examine(workspace, params)
-    return Standing(True, scores=from_tags(champion.tags), exam=exam)
+    scores = from_tags(champion.tags)
+    if (
+        champion.tags.get(SURVEY) != workspace.survey
+    ):  # how near mocks are to another sky says nothing
+        scores = {name: one for name, one in scores.items() if name != "realism"}
+    return Standing(True, scores=scores, exam=exam)
 
 
 def made_for_digest(params: Params) -> str:
@@ -178,7 +184,7 @@ def _registered(workspace: Workspace, registry: Registry) -> Version:
     weights = read_json(workspace.model / "model.json")["weights_sha256"]
     if version.tags.get("weights.sha256") != weights:
         raise WorkspaceError(
-            f"version {version.number} of {registry.name} at {registry.uri} does not have the "
+            f"version {version.number} of {registry.name} at {address(registry.uri)} does not have the "
             f"weights of {workspace.model}: another store? `cmass train --force` registers them there"
         )
     return version
@@ -189,11 +195,12 @@ def _keep(workspace: Workspace, params: Params, registry: Registry, version: Ver
     staging = workspace.home / "bundle.partial"
     try:
         digest = bundle.stage(workspace, params, staging)
-        if version.tags.get(BUNDLE) == digest:
-            return
         place = f"bundle-{digest[:12]}"
+        if version.tags.get(BUNDLE) == digest and version.tags.get(PLACE) == place:
+            return
         registry.upload(version, staging, place)
-        registry.tag(version.number, {BUNDLE: digest, PLACE: place})
+        # The digest comes last: whoever sees it finds the place.
+        registry.tag(version.number, {PLACE: place, BUNDLE: digest})
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -12,7 +12,7 @@ import yaml
 
 from cmass.errors import WorkspaceError
 from cmass.params import Params
-from cmass.pipeline import what_changed
+from cmass.pipeline import what_changed, workspace_lock
 from cmass.promotion.bundle import link_files
 from cmass.publish.release import SUMS, check_sums, complete_releases, version_folder
 from cmass.tables import file_digest, read_json
@@ -57,7 +57,10 @@ def archive(data: Path, version: str = "latest") -> str:
     store = Store(data / FOLDER)
     store.open()
     if tags.read(root, release.name) is None:
-        message = _take_in(store, data, release, facts)
+        params = Params.model_validate(facts["parameters"])
+        workspace = Workspace(data, params.profile, facts["release"]["survey"])
+        with workspace_lock(workspace):  # from the check of its inputs until they are copied
+            message = _take_in(store, workspace, params, release, facts)
         tags.write(root, release.name, facts["software"]["git_commit"], message)
         log.info("archived %s, tag %s%s", release.name, tags.PREFIX, release.name)
     else:
@@ -69,9 +72,21 @@ def archive(data: Path, version: str = "latest") -> str:
             "machine only", store.folder, release.name,
         )  # fmt: skip
     else:
-        store.push(release.name)
-        log.info("archive: %s is at %s", release.name, remote)
+        for name in store.push():
+            log.info("archive: %s is at %s", name, remote)
     return release.name
+
+
+def is_kept(data: Path, version: str = "latest") -> bool:
+    """Whether a release is archived, and at the remote where one is named."""
+    release = version_folder(data / "release", version)
+    try:
+        tagged = tags.read(tags.clone(), release.name) is not None
+    except WorkspaceError:  # no clone
+        return False
+    store = Store(data / FOLDER)
+    store.open()
+    return tagged and store.is_pushed(release.name)
 
 
 def obstacle(data: Path, version: str = "latest") -> str | None:
@@ -94,10 +109,10 @@ def _check_code(facts: dict[str, Any], release: Path) -> None:
         )
 
 
-def _take_in(store: Store, data: Path, release: Path, facts: dict[str, Any]) -> str:
+def _take_in(
+    store: Store, workspace: Workspace, params: Params, release: Path, facts: dict[str, Any]
+) -> str:
     """Lay out the version and give it to the store; returns the tag's message."""
-    params = Params.model_validate(facts["parameters"])
-    workspace = Workspace(data, params.profile, facts["release"]["survey"])
     _check_inputs(workspace, params, release)
     home = store.folder / release.name
     shutil.rmtree(home, ignore_errors=True)

@@ -13,13 +13,15 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from cmass.errors import WorkspaceError
-from cmass.tables import atomic_path, file_digest
+from cmass.tables import atomic_path, file_digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 #: Names the remote (a folder, or s3://…) where nothing else is said.
 REMOTE_VARIABLE = "CMASS_REMOTE"
 _REMOTE = "store"
+#: Remembers which folder was copied to which remote.
+_PUSHED = "pushed.json"
 _CORE = {"no_scm": "true", "analytics": "false", "check_update": "false"}
 
 
@@ -82,9 +84,25 @@ class Store:
         urls = (settings.get(section, "url", fallback=None) for section in sections)
         return next((url for url in urls if url), None)
 
-    def push(self, name: str) -> None:
-        """Copy a folder to the remote."""
-        self._dvc("push", f"{name}.dvc")
+    def push(self) -> list[str]:
+        """Copy every folder to the remote that was not copied to it before; their names."""
+        pushed = self._pushed()
+        names = [p.stem for p in sorted(self.folder.glob("*.dvc")) if p.is_file()]
+        waiting = [name for name in names if not self.is_pushed(name)]
+        for name in waiting:
+            self._dvc("push", f"{name}.dvc")
+            pushed[name] = self.remote()
+            write_json(self.folder / _PUSHED, pushed)
+        return waiting
+
+    def is_pushed(self, name: str) -> bool:
+        """Whether a folder was copied to the remote; there is nothing to do where there is no remote."""
+        return self.remote() is None or self._pushed().get(name) == self.remote()
+
+    def _pushed(self) -> dict[str, str | None]:
+        """Remote that each folder was copied to."""
+        file = self.folder / _PUSHED
+        return dict(read_json(file)) if file.exists() else {}
 
     def get(self, name: str, pointer: str, sha256: str, target: Path) -> None:
         """Bring a folder back to `target`, from the cache or else from the remote.
@@ -119,7 +137,10 @@ class Store:
                     "restore the remote from a backup"
                 )
             shutil.rmtree(elsewhere.folder / name)
-            shutil.copytree(elsewhere._cache, self._cache, dirs_exist_ok=True)
+            for entry in sorted(p for p in elsewhere._cache.rglob("*") if p.is_file()):
+                # DVC's entries are read-only: replaced, not written to.
+                with atomic_path(self._cache / entry.relative_to(elsewhere._cache)) as temporary:
+                    shutil.copyfile(entry, temporary)
 
     @property
     def _cache(self) -> Path:

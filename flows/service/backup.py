@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import BotoCoreError, ClientError
 from packaging.version import Version
 
 from cmass.errors import InputError, WorkspaceError
@@ -75,6 +77,8 @@ def make(settings: ServiceSettings, folder: Path) -> dict[str, Any]:
         }
         write_json(partial / MANIFEST, found)
         partial.rename(folder)
+    except (OSError, BotoCoreError, ClientError, S3UploadFailedError) as error:
+        raise WorkspaceError(f"no backup at {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return found
@@ -124,8 +128,11 @@ def put_back(settings: ServiceSettings, folder: Path) -> None:
                   str(folder / f"{name}.dump"))  # fmt: skip
     objects = folder / _OBJECTS
     store = health.store(settings)
-    for file in track(list(_files(objects)), "objects"):
-        store.upload_file(str(file), settings.bucket, file.relative_to(objects).as_posix())
+    try:
+        for file in track(list(_files(objects)), "objects"):
+            store.upload_file(str(file), settings.bucket, file.relative_to(objects).as_posix())
+    except (OSError, BotoCoreError, ClientError, S3UploadFailedError) as error:
+        raise WorkspaceError(f"the store does not take {folder}: {error}") from error
 
 
 def _postgres(settings: ServiceSettings, tool: str, *words: str) -> None:

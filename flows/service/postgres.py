@@ -78,11 +78,13 @@ def initialise(settings: ServiceSettings) -> None:
         _check_version(settings.postgres)
         return
     user = owner(settings)
-    settings.postgres.mkdir(parents=True, exist_ok=True)
-    settings.postgres.chmod(0o700)
+    # Under another name until it is whole: initdb writes PG_VERSION first.
+    partial = settings.postgres.with_name("postgres.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
     if user is not None:
-        os.chown(settings.postgres, user.pw_uid, user.pw_gid)
-        _check_reachable(settings.postgres.resolve(), user)
+        os.chown(partial, user.pw_uid, user.pw_gid)
+        _check_reachable(partial.resolve(), user)
     password = settings.home / "postgres.password"  # initdb takes it from a file only
     password.touch(mode=0o600)
     try:
@@ -90,7 +92,7 @@ def initialise(settings: ServiceSettings) -> None:
         if user is not None:
             os.chown(password, user.pw_uid, user.pw_gid)
         done = subprocess.run(
-            [postgres_tool("initdb"), "-D", str(settings.postgres.resolve()), "-U", DATABASE_USER,
+            [postgres_tool("initdb"), "-D", str(partial.resolve()), "-U", DATABASE_USER,
              "--auth=scram-sha-256", f"--pwfile={password.resolve()}", "-E", "UTF8", "--locale=C"],
             capture_output=True, text=True, check=False, cwd="/",
             preexec_fn=lambda: drop_rights(settings),
@@ -98,8 +100,9 @@ def initialise(settings: ServiceSettings) -> None:
     finally:
         password.unlink()
     if done.returncode:
-        shutil.rmtree(settings.postgres)
+        shutil.rmtree(partial)
         raise WorkspaceError(f"initdb failed: {(done.stderr or done.stdout).strip()[-600:]}")
+    partial.rename(settings.postgres)
 
 
 def _check_version(folder: Path) -> None:

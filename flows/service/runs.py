@@ -1,6 +1,8 @@
-"""Runs that Prefect takes for running although their processes are gone."""
+"""Runs and turns that Prefect takes for living although their processes are gone."""
 
 from __future__ import annotations
+
+import shutil
 
 from flows.service.settings import ServiceSettings
 
@@ -8,14 +10,16 @@ from flows.service.settings import ServiceSettings
 REASON = "Its process ended with the service; what it had finished stays, start it again."
 
 
-def settle(settings: ServiceSettings, *, restored: bool = False) -> int:
-    """Mark runs of our worker as crashed; to be called while the server is well and no worker is.
+def forget_leases(settings: ServiceSettings) -> None:
+    """Remove what Prefect's server kept of turns; to be called before it starts."""
+    shutil.rmtree(settings.home / "prefect" / "concurrency_leases", ignore_errors=True)
 
-    Parameters
-    ----------
-    settings : ServiceSettings
-    restored : bool
-        The databases come from a backup: turns that were taken when it was made are nobody's.
+
+def settle(settings: ServiceSettings) -> int:
+    """Mark runs of our worker as crashed, and free every turn; for a server that has just started.
+
+    A flow that somebody started by hand and that is still at work goes on: the lock of its data folder
+    keeps others out.
 
     Returns
     -------
@@ -48,9 +52,8 @@ def settle(settings: ServiceSettings, *, restored: bool = False) -> int:
         )
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message=REASON), force=True)
-        if restored:
-            for limit in client.read_global_concurrency_limits(limit=200, offset=0):
-                client.update_global_concurrency_limit(
-                    limit.name, GlobalConcurrencyLimitUpdate(active_slots=0)
-                )
+        for limit in client.read_global_concurrency_limits(limit=200, offset=0):
+            client.update_global_concurrency_limit(
+                limit.name, GlobalConcurrencyLimitUpdate(active_slots=0)
+            )
     return len(runs)

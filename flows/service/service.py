@@ -79,22 +79,34 @@ def start(settings: ServiceSettings, backup: Path | None = None) -> bool:
         else:
             _prepare(settings)
             supervisor.begin()
-        end = time.monotonic() + settings.start_timeout_s
-        for stage, members in groupby(programs(settings), key=lambda p: p.stage):
-            together = list(members)
-            log.info("starting %s", ", ".join(p.name for p in together))
-            for one in together:
-                supervisor.start(one)
-            wait_until_well(supervisor, together, end - time.monotonic())
-            if stage == 0:
-                _furnish(settings, backup)
-            if stage == 1 and not there:
-                n_runs = runs.settle(settings, restored=backup is not None)
-                if n_runs:
-                    log.info("%d runs were cut off when the service ended", n_runs)
-        register(settings)
+        try:
+            _bring_up(supervisor, settings, fresh=not there, backup=backup)
+        except BaseException:
+            if backup is not None:  # half a service is nobody's
+                supervisor.stop()
+            raise
         (settings.home / _RESTORING).unlink(missing_ok=True)
         return True
+
+
+def _bring_up(
+    supervisor: Supervisor, settings: ServiceSettings, *, fresh: bool, backup: Path | None
+) -> None:
+    """Start the programs, stage by stage."""
+    end = time.monotonic() + settings.start_timeout_s
+    for stage, members in groupby(programs(settings), key=lambda p: p.stage):
+        together = list(members)
+        log.info("starting %s", ", ".join(p.name for p in together))
+        for one in together:
+            supervisor.start(one)
+        wait_until_well(supervisor, together, end - time.monotonic())
+        if stage == 0:
+            _furnish(settings, backup)
+        if stage == 1 and fresh:
+            n_runs = runs.settle(settings)
+            if n_runs:
+                log.info("%d runs were cut off when the service ended", n_runs)
+    register(settings)
 
 
 def _require_nothing(settings: ServiceSettings) -> None:
@@ -108,6 +120,7 @@ def _require_nothing(settings: ServiceSettings) -> None:
 
 def _prepare(settings: ServiceSettings) -> None:
     end_leftovers(settings)
+    runs.forget_leases(settings)
     if taken := taken_ports(settings):
         words = ", ".join(f"{port} ({name})" for name, port in taken.items())
         name = next(iter(taken)).split()[0]

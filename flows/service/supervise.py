@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pwd
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,7 @@ def configuration(settings: ServiceSettings) -> str:
     for one in programs(settings):
         lines += [
             f"[program:{one.name}]",
-            f"command={sys.executable} -m flows.service run {one.name}",
+            f"command={shlex.quote(sys.executable)} -m flows.service run {one.name}",
             f'environment=PYTHONPATH="{python_path()}",CMASS_SERVICE_HOME="{home}"',
             "autostart=false", "autorestart=true", "startsecs=3", "startretries=5",
             f"priority={one.stage}", f"stopsignal={one.stop_signal}", "stopwaitsecs=40",

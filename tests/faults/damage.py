@@ -154,7 +154,7 @@ def archive_damaged(stage: Stage, rng: random.Random) -> str:
         shutil.copytree(source, store.folder / stage.version)
         digest = file_digest(store.folder / stage.version)
         pointer = store.put(stage.version)
-        store.push(stage.version)
+        store.push()
         cached = [
             p
             for p in (store.folder / ".dvc" / "cache").rglob("*")

@@ -98,7 +98,9 @@ def test_a_supervisor_that_was_killed_leaves_nothing_in_the_way(service):
     server = temporary_settings({PREFECT_API_URL: service.prefect_api})
     with server, get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("cmass-backfill/one-step")
-        run = client.create_flow_run_from_deployment(deployment.id, state=Running())
+        run = client.create_flow_run_from_deployment(
+            deployment.id, parameters={"name": "split"}, state=Running()
+        )
         os.kill(int((service.home / "supervisord.pid").read_text()), signal.SIGKILL)
         assert "The service runs, after" in start(service)
         assert all(one.well for one in look(service))

@@ -44,7 +44,7 @@ def test_a_damaged_cache_is_healed_from_the_remote(kept, tmp_path, monkeypatch):
     monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
     store.open()
     assert store.remote() == str(tmp_path / "remote")
-    store.push(NAME)
+    assert store.push() == [NAME]
     for file in cached(store):
         file.chmod(0o644)
         file.write_bytes(b"damaged")
@@ -60,7 +60,7 @@ def test_a_damaged_remote_is_an_error_too(kept, tmp_path, monkeypatch):
     store, pointer, digest = kept
     monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
     store.open()
-    store.push(NAME)
+    assert store.push() == [NAME]
     for file in [*cached(store), *(p for p in (tmp_path / "remote").rglob("*") if p.is_file())]:
         file.chmod(0o644)
         file.write_bytes(file.read_bytes()[:-1] + b"?")
@@ -91,7 +91,7 @@ def test_another_machine_gets_it_from_the_remote(kept, tmp_path, monkeypatch):
     store, pointer, digest = kept
     monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
     store.open()
-    store.push(NAME)
+    assert store.push() == [NAME]
     other = Store(tmp_path / "elsewhere" / "archive")
     other.open()
     other.get(NAME, pointer, digest, tmp_path / "back")
