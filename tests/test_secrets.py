@@ -16,6 +16,8 @@ from cmass.params import load_params
     [
         ("postgresql://cmass:sesame@db.org:5432/mlflow", "postgresql://***@db.org:5432/mlflow"),
         ("at https://me:p%40ss@h/api?x=1 now", "at https://***@h/api?x=1 now"),
+        ("postgresql://cmass:ses/am#e?@db.org:5432/x", "postgresql://***@db.org:5432/x"),
+        ("s3://key:a/b+c@d@h/bucket then me@h.org", "s3://***@h/bucket then me@h.org"),
         ("https://h/a?token=sesame&z=1", "https://h/a?token=***&z=1"),
         ("https://h/a?X-Amz-Signature=5e5a&X-Amz-Credential=AK/1", "https://h/a?X-Amz-Signature=***&X-Amz-Credential=***"),
         ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer ***"),
@@ -40,12 +42,30 @@ def test_secrets_of_the_environment(monkeypatch):
 
 def test_address():
     assert secrets.address("https://a:b@h:5000/x?token=c#d") == "https://h:5000/x"
+    assert secrets.address("postgresql://me:pa/ss@h:5432/db") == "postgresql://h:5432/db"
     assert secrets.address("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
 
 
 def test_redacted_goes_into_everything():
     value = {"a": ["https://u:p@h/x", 1, None], "b": ("token=abc",)}
     assert secrets.redacted(value) == {"a": ["https://***@h/x", 1, None], "b": ["token=***"]}
+
+
+def test_errors_are_told_without_secrets():
+    """With all that they were raised from, by whichever way, and what an OSError speaks by."""
+    with pytest.raises(RuntimeError) as caught, secrets.told_without_secrets():
+        try:
+            try:
+                raise OSError(5, "no answer of https://u:sesame@h", "https://u:sesame@h/x")
+            except OSError as error:
+                raise ValueError("token=sesame") from error
+        except ValueError:
+            raise RuntimeError("https://u:sesame@h is away", 3)  # noqa: B904
+    error = caught.value
+    assert error.args == ("https://***@h is away", 3)
+    first = error.__context__.__cause__
+    said = " ".join(map(str, (error, error.__context__, first)))
+    assert "sesame" not in said and "https://***@h/x" in str(first)
 
 
 @pytest.fixture
@@ -77,12 +97,12 @@ def test_errors_of_the_command_line(capfd, debug):
 def test_parameters_hold_no_password(tmp_path):
     file = tmp_path / "params.yaml"
     for text in (
-        "ingest: {network: {vizier_url: 'https://me:sesame@h/x'}}", "scheduler: tls://me:sesame@h:1",
+        "ingest: {network: {vizier_url: 'https://me:sesame@h/x'}}", "scheduler: tls://me:ses/ame@h:1",
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(ParameterError, match="netrc") as caught:
             load_params(file)
-        assert "sesame" not in str(caught.value)
+        assert "sesame" not in str(caught.value) and "ses/ame" not in str(caught.value)
 
 
 def test_the_shells_folders_are_no_passwords(monkeypatch):

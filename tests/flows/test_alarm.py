@@ -31,7 +31,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
         def do_POST(self) -> None:
             posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
+            self.send_response(404 if self.path.endswith("/gone") else 200)
             self.end_headers()
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
@@ -100,6 +100,23 @@ def test_a_webhook_that_is_away_does_not_hide_the_error(
     with pytest.raises(WorkspaceError, match="no"):
         small.release(profile="smoke", data=tmp_path, params_file=PARAMS)
     assert "the alarm could not be sent" in caplog.text
+
+
+def test_a_webhook_that_refuses_leaves_its_address_in_no_log(
+    prefect_api,
+    small,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    block,
+    webhook,
+    caplog,
+):
+    set_alarm(f"{webhook[0]}/gone")
+    monkeypatch.setattr(pipeline, "STEPS", one(refused))
+    with pytest.raises(WorkspaceError, match="no"):
+        small.release(profile="smoke", data=tmp_path, params_file=PARAMS)
+    assert "the alarm could not be sent: 404" in caplog.text
+    assert "secret-path" not in caplog.text
 
 
 def test_the_address_is_kept_as_a_secret(prefect_api, block, webhook):

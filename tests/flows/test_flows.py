@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_run_logger
+from prefect import flow, get_run_logger
 
 from cmass import pipeline
 from cmass.errors import SourceError, WorkspaceError
@@ -163,6 +163,56 @@ def test_ingest_tells_when_a_release_would_run(prefect_api, small, tmp_path, mon
     assert heard[2].startswith("ingest: outputs missing or changed")
 
 
+def test_a_release_that_could_not_be_archived_is_archived_later(
+    prefect_api, small, tmp_path, monkeypatch
+):
+    from cmass.versions import archive
+    from flows import steps
+
+    latest = tmp_path / "release" / "2026.01.01-abcdef01"
+    latest.mkdir(parents=True)
+    (tmp_path / "release" / "latest").symlink_to(latest.name)
+    kept: list[str] = []
+
+    def away(root: Path) -> str:
+        kept.append("tried")
+        if len(kept) == 1:
+            raise WorkspaceError("the store is away")
+        return "archived"
+
+    monkeypatch.setattr(archive, "is_kept", lambda root: len(kept) > 1)
+    monkeypatch.setattr(archive, "obstacle", lambda root: None)
+    monkeypatch.setattr(archive, "archive", away)
+    options = {"profile": "smoke", "data": tmp_path, "params_file": PARAMS}
+    with pytest.raises(WorkspaceError, match="the store is away"):
+        small.release(**options)
+    choices = steps.Choices("smoke", data=tmp_path, params_file=PARAMS, seed=5)
+    heard: list[str | None] = []
+    flow(lambda: heard.append(steps.start_release(choices)), name="asks")()
+    assert heard == ["archive: the latest release is not kept"]  # and seed 5 makes nothing stale
+    assert small.release(**options) == []
+    assert kept == ["tried", "tried"]
+    assert small.release(**options) == []
+    assert kept == ["tried", "tried"]
+
+
+def test_a_flow_chooses_its_steps_when_it_has_its_turn(prefect_api, small, tmp_path):
+    from flows import steps
+
+    (tmp_path / "smoke").mkdir()
+    seen = []
+
+    def names(workspace: Workspace, params: Any) -> tuple[str, ...]:
+        with pytest.raises(WorkspaceError, match="in use"), pipeline.workspace_lock(workspace):
+            pass
+        seen.append("asked")
+        return ("ingest",)
+
+    choices = steps.Choices("smoke", data=tmp_path, params_file=PARAMS)
+    done = flow(lambda: steps.run_steps(names, choices), name="chooses")()
+    assert done.names == ["ingest"] and seen == ["asked"]
+
+
 def refused(workspace: Workspace, params: Any) -> None:
     CALLS.append("refused")
     raise WorkspaceError("no")
@@ -228,9 +278,9 @@ def test_two_flows_take_turns(prefect_api, tmp_path):
         )
         for _ in range(2)
     ]  # fmt: skip
-    for flow in flows:
-        output, _ = flow.communicate(timeout=300)
-        assert flow.returncode == 0, output[-3000:]
+    for process in flows:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
     lines = (tmp_path / "data" / "times").read_text().splitlines()
     (_, first_end), (second_start, _) = sorted(tuple(map(float, x.split())) for x in lines)
     assert first_end < second_start

@@ -303,6 +303,21 @@ def test_refresh_keeps_what_it_has_when_the_source_is_away(workspace, network_pa
     assert {p.name: p.read_bytes() for p in workspace.downloads.iterdir()} == kept
 
 
+def test_refresh_replaces_all_or_nothing(workspace, network_params, archive):
+    """One service has changed, and another goes away: nobody may read half of each day."""
+    ingest.run(workspace, network_params)
+    kept = {p.name: p.read_bytes() for p in workspace.downloads.iterdir()}
+    archive.tsv = tsv_text(catalogue(29))
+    archive.galaxies = archive.galaxies[:-1]
+    for away in ("/viz", "/sql", "/window.ply"):
+        archive.fail(away, *["500"] * 8)
+        with pytest.raises(SourceError, match="unhappy"):
+            ingest.refresh(workspace, network_params)
+        assert {p.name: p.read_bytes() for p in workspace.downloads.iterdir()} == kept
+        archive.faults.clear()
+    assert len(ingest.refresh(workspace, network_params)) >= 2
+
+
 def test_refresh_does_not_believe_half_a_body(workspace, network_params, archive):
     """A body that arrives broken is noticed by the next reader, which fetches it again."""
     ingest.run(workspace, network_params)

@@ -10,12 +10,15 @@ import pytest
 from scipy.stats import norm
 
 from cmass import infer, registry
+from cmass.contracts import handovers
+from cmass.contracts.release import gather
 from cmass.errors import WorkspaceError
 from cmass.networks import cnn3d
 from cmass.networks.training import State
 from cmass.params import Params
 from cmass.posterior import grid_edges
 from cmass.promotion import champion, exam, judge
+from cmass.promotion.tags import BUNDLE, PLACE, SURVEY
 from cmass.registry import Registry
 from cmass.tables import (
     file_digest,
@@ -92,6 +95,66 @@ def decide(workspace: Workspace, params: Params) -> dict:
 
 def weights_in_force(workspace: Workspace) -> str:
     return file_digest(workspace.seen_as("champion").model / "cnn3d.weights.h5")
+
+
+def test_a_judgement_that_was_killed_between_two_tags_is_made_whole(made):
+    """The digest of a bundle without its place would be a champion that nobody can bring."""
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    kept = Registry(workspace)
+    kept.untag("1", PLACE)
+    decide(workspace, params)
+    assert kept.version("1").tags[PLACE] == f"bundle-{kept.version('1').tags[BUNDLE][:12]}"
+
+
+def test_artifacts_that_are_gone_are_told_as_such(made, tmp_path):
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    version = Registry(workspace).version("1")
+    (place,) = workspace.mlflow.glob(f"artifacts/**/{version.tags[PLACE]}")
+    shutil.rmtree(place)
+    with pytest.raises(WorkspaceError, match="version 1 is gone: restore the registry's artifacts"):
+        Registry(workspace).download(version, version.tags[PLACE], tmp_path / "inbox")
+
+
+def test_mocks_near_to_another_sky_gain_nothing(made, monkeypatch):
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    heard = []
+    monkeypatch.setattr(
+        judge, "gates_against", lambda exam, now, before, how: heard.append(before) or []
+    )
+    make(0.9)
+    decide(workspace, params)
+    Registry(workspace).tag("1", {SURVEY: "sdss"})
+    make(0.8)
+    champion.promote(workspace, "1", "for the test")
+    decide(workspace, params)
+    assert heard[0] is not None and heard[1] is None
+
+
+def test_the_hand_overs_of_a_refused_training_are_not_the_champions(made):
+    make, params = made
+    workspace = make(1.0)
+    file = handovers.result_file(workspace, "split")
+    write_json(file, {"step": "split", "title": "Split", "success": True, "rows": 1})
+    decide(workspace, params)
+    champion.run(workspace, params)
+    make(2.0)
+    write_json(file, {"step": "split", "title": "Split", "success": False, "rows": 2})
+    assert decide(workspace, params)["verdict"] == "refused"
+    champion.run(workspace, params)
+    seen = handovers.result_file(workspace.seen_as("champion"), "split")
+    assert read_json(seen)["rows"] == 1
+    release = {"step": "publish", "title": "Release", "drift": {}}
+    titles = [one["title"] for one in gather(workspace.seen_as("champion"), release)["handovers"]]
+    assert "Split" in titles
+    shutil.rmtree(workspace.champion)  # and from the registry the same
+    champion.run(workspace, params)
+    assert read_json(seen)["rows"] == 1
 
 
 def test_first_worse_better_and_back(made):

@@ -45,14 +45,34 @@ def test_a_damaged_cache_is_healed_from_the_remote(kept, tmp_path, monkeypatch):
     store.open()
     assert store.remote() == str(tmp_path / "remote")
     assert store.push() == [NAME]
+    assert store.is_pushed(NAME) and store.push() == []
     for file in cached(store):
         file.chmod(0o644)
         file.write_bytes(b"damaged")
+        file.chmod(0o444)  # as DVC has them: they cannot be written to
+    for number, file in enumerate(cached(store)):
+        (tmp_path / f"link-{number}").hardlink_to(file)
     store.get(NAME, pointer, digest, tmp_path / "back")
     assert file_digest(tmp_path / "back") == digest
+    assert {link.read_bytes() for link in tmp_path.glob("link-*")} == {b"damaged"}
     monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "nowhere"))  # the cache is whole again
     store.open()
     store.get(NAME, pointer, digest, tmp_path / "back")
+
+
+def test_what_could_not_be_pushed_is_pushed_later(kept, tmp_path, monkeypatch):
+    store, _, _ = kept
+    assert store.is_pushed(NAME)  # nowhere to
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "file" / "no folder"))
+    store.open()
+    with pytest.raises(WorkspaceError, match="dvc push"):
+        store.push()
+    assert not store.is_pushed(NAME)
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
+    store.open()
+    assert store.push() == [NAME]
+    assert store.is_pushed(NAME)
 
 
 @pytest.mark.slow

@@ -94,6 +94,14 @@ def test_a_failed_backup_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*monday*"))
 
 
+def test_what_the_store_does_not_give_is_an_error_of_ours(tmp_path, monkeypatch):
+    """Nobody listens there."""
+    monkeypatch.setattr(backup, "_postgres", lambda *_: None)
+    with pytest.raises(WorkspaceError, match="no backup at .*monday: Could not connect"):
+        backup.make(ServiceSettings(home=tmp_path / "home", s3_port=45999), tmp_path / "monday")
+    assert not list(tmp_path.glob("*monday*"))
+
+
 def test_an_object_whose_name_leaves_the_folder_is_refused(tmp_path):
     with pytest.raises(WorkspaceError, match="would leave the backup's folder"):
         backup._object_file(tmp_path, "../../etc/passwd")
