@@ -13,13 +13,14 @@ from cmass.promotion import bundle
 from cmass.promotion.tags import BUNDLE, BY_HAND, PLACE, REASONS, TAKEN_BACK, VERDICT, reasons_of
 from cmass.registry import Registry, Version
 from cmass.secrets import address
-from cmass.tables import read_json, write_json
+from cmass.tables import file_digest, read_json, write_json
 from cmass.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 #: Names the version in a champion's folder.
 CARD = "champion.json"
+_GALAXIES = "galaxies_sha256"
 
 
 def outside(workspace: Workspace, params: Params) -> dict[str, Any]:
@@ -64,16 +65,27 @@ def bring(workspace: Workspace, params: Params, registry: Registry, version: Ver
         )
     card, there = _card(registry, version), workspace.champion / CARD
     if there.exists() and bundle.digest(workspace.champion) == wanted:
-        if read_json(there) != card:
+        known = read_json(there)
+        card[_GALAXIES] = _galaxies_digest(workspace.champion)
+        if known == card:
+            return
+        if known.get(_GALAXIES) == card[_GALAXIES]:
             write_json(there, card)
-        return
+            return
+        log.warning("champion: galaxies of its windows are damaged: brought again")
     staging = workspace.home / "champion.partial"
     try:
         _stage(workspace, params, registry, version, wanted, staging)
-        write_json(staging / CARD, card)
+        write_json(staging / CARD, card | {_GALAXIES: _galaxies_digest(staging)})
         _put_in_place(staging, workspace.champion)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _galaxies_digest(folder: Path) -> str | None:
+    """Digest of the galaxies of a champion's windows, which are no part of its bundle."""
+    galaxies = folder / "mock" / "galaxies"
+    return file_digest(galaxies) if galaxies.exists() else None
 
 
 def _stage(

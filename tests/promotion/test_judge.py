@@ -157,6 +157,25 @@ def test_the_hand_overs_of_a_refused_training_are_not_the_champions(made):
     assert read_json(seen)["rows"] == 1
 
 
+def test_damaged_galaxies_of_a_champion_are_brought_again(made):
+    """They are hard links of the training's: a dying disk damages both, and mock makes its own anew."""
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    champion.run(workspace, params)
+    source = sorted((workspace.mock / "galaxies").glob("*.parquet"))[0]
+    link = workspace.champion / "mock" / "galaxies" / source.name
+    whole = source.read_bytes()
+    assert link.stat().st_ino == source.stat().st_ino
+    with open(link, "rb+") as stream:
+        stream.write(b"damaged")
+    assert source.read_bytes() != whole
+    source.unlink()
+    source.write_bytes(whole)  # as the step mock does
+    champion.run(workspace, params)
+    assert link.read_bytes() == whole
+
+
 def test_first_worse_better_and_back(made):
     make, params = made
     workspace = make(1.0)
