@@ -38,6 +38,7 @@ def in_step(name: str) -> Fault:
     """The disk is full after a random part of what the step writes."""
 
     def attempt(stage: Stage, rng: random.Random) -> str:
+        stage.prepare()  # where there is room
         params = stage.titled(f"title {rng.random()}") if name == "publish" else None
         shutil.rmtree(stage.data, ignore_errors=True)
         with small_disk(stage.data):
