@@ -58,8 +58,8 @@ def check_release(
     Raises
     ------
     ContractError
-        An expectation is not met, an account does not balance, or the drift is beyond a limit and
-        neither explained nor accepted.
+        An expectation is not met, rows of one table have none in another, an account does not
+        balance, or the drift is beyond a limit and neither explained nor accepted.
     """
     results = validate(
         [table_check(name, table, empty=name == "calibration") for name, table in tables.items()]
@@ -67,6 +67,7 @@ def check_release(
     accounts: list[Account] = []
     compared: dict[str, Any] = {"last": None, "figures": [], "causes": {}, "explained_by": []}
     if results["success"]:
+        _require_keys(tables)
         masses = tables["masses"]
         accounts = [
             Account(
@@ -100,6 +101,34 @@ def check_release(
     _tell(result, params, file)
     require("publish", result, file)
     return result
+
+
+def _require_keys(tables: Mapping[str, pa.Table]) -> None:
+    """Raise `ContractError` unless every selected cluster has its masses and its galaxies.
+
+    The message names a cluster, which an expectation that counts does not.
+    """
+    masses, clusters, galaxies = tables["masses"], tables["clusters"], tables["galaxies"]
+    selected = set(clusters["cluster_id"].to_pylist())
+    weighed = set(masses["cluster_id"].to_pylist())
+    for ids, words in (
+        (selected - weighed, "a selected cluster has no row in masses"),
+        (weighed - selected, "a row of masses belongs to no selected cluster"),
+        (set(pc.unique(galaxies["cluster_id"]).to_pylist()) - selected,
+         "galaxies belong to no selected cluster"),
+    ):  # fmt: skip
+        if ids:
+            raise ContractError(f"{words}: {min(ids)} ({len(ids)} such). Run infer, then publish")
+    counts = galaxies.group_by("cluster_id").aggregate([([], "count_all")])
+    counted = dict(zip(*(counts[c].to_pylist() for c in ("cluster_id", "count_all")), strict=True))
+    for name in ("clusters", "masses"):
+        columns = (tables[name][c].to_pylist() for c in ("cluster_id", "n_galaxies"))
+        for cluster_id, n_galaxies in zip(*columns, strict=True):
+            if counted.get(cluster_id, 0) != n_galaxies:
+                raise ContractError(
+                    f"{name}.n_galaxies of {cluster_id} is {n_galaxies}, table galaxies has "
+                    f"{counted.get(cluster_id, 0)} rows. Run select and infer, then publish"
+                )
 
 
 def compare(

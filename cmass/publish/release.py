@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cmass.columns import TABLES
 from cmass.contracts import release as contract
-from cmass.errors import InputError, WorkspaceError
+from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.publish import sql
 from cmass.publish.provenance import as_table, gather
@@ -59,10 +58,9 @@ def run(workspace: Workspace, params: Params) -> None:
 
     Raises
     ------
-    InputError
-        The products of earlier steps do not fit together.
     ContractError
-        A table is not what users may rely on, or drifts from the last release.
+        The products of earlier steps do not fit together, are not what users may rely on, or drift
+        from the last release.
     WorkspaceError
         A product is missing, the disk is full, or another publish is at work.
     """
@@ -87,7 +85,6 @@ def run(workspace: Workspace, params: Params) -> None:
 
 def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     tables = gather_tables(workspace)
-    check_keys(tables)
     facts = gather(workspace, params)
     # Before anything is written: what breaks its contract leaves no trace of a release.
     checked = contract.check_release(workspace, params, tables, facts, last_release(workspace))
@@ -149,54 +146,6 @@ def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
     # made anew so that units and descriptions are those of today's column dictionary
     return {name: make_table(name, dict(zip(t.column_names, t.columns, strict=True)))
             for name, t in tables.items()}  # fmt: skip
-
-
-def check_keys(tables: dict[str, pa.Table]) -> None:
-    """Raise `InputError` unless the tables of a release belong together.
-
-    Every selected cluster has one row of masses, every galaxy a cluster, the numbers of
-    galaxies agree, and posteriors have one value a bin and sum to one.
-    """
-    masses, clusters, galaxies = tables["masses"], tables["clusters"], tables["galaxies"]
-    selected = set(clusters["cluster_id"].to_pylist())
-    weighed = set(masses["cluster_id"].to_pylist())
-    for ids, words in (
-        (selected - weighed, "a selected cluster has no row in masses"),
-        (weighed - selected, "a row of masses belongs to no selected cluster"),
-        (set(pc.unique(galaxies["cluster_id"]).to_pylist()) - selected,
-         "galaxies belong to no selected cluster"),
-    ):  # fmt: skip
-        if ids:
-            raise InputError(
-                f"{words} ({len(ids)} such)", column="cluster_id", value=min(ids),
-                remedy="Run infer again, then publish",
-            )  # fmt: skip
-    counts = galaxies.group_by("cluster_id").aggregate([([], "count_all")])
-    counted = dict(zip(*(counts[c].to_pylist() for c in ("cluster_id", "count_all")), strict=True))
-    for name in ("clusters", "masses"):
-        pairs = zip(
-            *(tables[name][c].to_pylist() for c in ("cluster_id", "n_galaxies")), strict=True
-        )
-        for cluster_id, n_galaxies in pairs:
-            if counted.get(cluster_id, 0) != n_galaxies:
-                raise InputError(
-                    f"{name}.n_galaxies of {cluster_id} is {n_galaxies}, table galaxies has "
-                    f"{counted.get(cluster_id, 0)} rows", column="n_galaxies",
-                    remedy="Run select and infer again, then publish",
-                )  # fmt: skip
-    _check_posteriors(masses, tables["posterior_grid"].num_rows)
-
-
-def _check_posteriors(masses: pa.Table, n_bins: int) -> None:
-    for row, posterior in enumerate(masses["posterior"].to_pylist()):
-        if not posterior:
-            continue
-        if len(posterior) != n_bins or abs(sum(posterior) - 1) > 1e-3:
-            raise InputError(
-                f"a posterior has {len(posterior)} values that sum to {sum(posterior):g}; "
-                f"expected {n_bins} that sum to 1", column="posterior", row=row,
-                remedy="Run posterior and infer again, then publish",
-            )  # fmt: skip
 
 
 def content_digest(folder: Path) -> str:
