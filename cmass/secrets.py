@@ -78,7 +78,9 @@ def told_without_secrets() -> Iterator[None]:
             seen.add(id(one))
             one.args = tuple(redacted(one.args))
             if isinstance(one, OSError):  # it speaks by these, not by its arguments
-                one.strerror, one.filename = redacted(one.strerror), redacted(one.filename)
+                for name in ("strerror", "filename", "filename2"):
+                    if isinstance(value := getattr(one, name), str):
+                        setattr(one, name, redact(value))
             causes = (one.__cause__, one.__context__)
             waiting += [c for c in causes if c is not None and id(c) not in seen]
         raise

@@ -50,8 +50,8 @@ def release(
     force
         Run even what is up to date.
     archive
-        Keep a new release with all that it was made of (`cmass archive`); by default where its code is
-        committed in a clone.
+        Keep the latest release with all that it was made of (`cmass archive`). By default where its
+        code is committed in a clone; a release that was made with False is not kept by a later run.
 
     Returns
     -------

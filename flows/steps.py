@@ -76,7 +76,8 @@ Scheduler = Annotated[
 ]
 Hours = Annotated[float, said("Longest time of one step, hours", gt=0)]
 Archive = Annotated[
-    bool | None, said("Archive a new release; by default where its code is committed in a clone")
+    bool | None,
+    said("Archive the latest release; by default where its code is committed in a clone"),
 ]
 Force = Annotated[bool, said("Run even what is up to date")]
 
@@ -310,10 +311,12 @@ def keep_version(workspace: Workspace) -> None:
 
 def _waits_for_archive(workspace: Workspace) -> bool:
     """Whether the latest release can be archived and is not, or is not at the remote."""
-    from cmass.versions.archive import is_kept, obstacle
+    from cmass.versions.archive import is_declined, is_kept, obstacle
 
-    latest = workspace.releases / "latest"
-    return latest.exists() and not is_kept(workspace.root) and obstacle(workspace.root) is None
+    latest, root = workspace.releases / "latest", workspace.root
+    return (
+        latest.exists() and not is_declined(root) and not is_kept(root) and obstacle(root) is None
+    )
 
 
 def archive_release(done: Ran, wanted: bool | None) -> None:
@@ -325,10 +328,14 @@ def archive_release(done: Ran, wanted: bool | None) -> None:
     ----------
     done : Ran
     wanted : bool or None
-        None: where it can be done, which is in a clone whose code is committed.
+        None: where it can be done, which is in a clone whose code is committed, and nobody said
+        False of this release.
     """
-    from cmass.versions.archive import obstacle
+    from cmass.versions.archive import decline, obstacle
 
+    if wanted is False:
+        decline(done.workspace.root)
+        return
     if wanted is None and "publish" in done.names:
         why_not = obstacle(done.workspace.root)
         if why_not is not None:

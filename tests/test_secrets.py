@@ -68,6 +68,21 @@ def test_errors_are_told_without_secrets():
     assert "sesame" not in said and "https://***@h/x" in str(first)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("no answer of https://u:sesame@h"), "no answer of https://***@h"),
+        (TimeoutError("Task run exceeded timeout of 3600.0 second(s)"), "Task run exceeded timeout of 3600.0 second(s)"),
+        (ConnectionRefusedError(111, "refused"), "[Errno 111] refused"),
+        (FileNotFoundError(2, "gone", "/a", None, "/b"), "[Errno 2] gone: '/a' -> '/b'"),
+    ],
+)  # fmt: skip
+def test_an_error_says_what_it_said_before(error, words):
+    with pytest.raises(type(error)) as caught, secrets.told_without_secrets():
+        raise error
+    assert str(caught.value) == words
+
+
 @pytest.fixture
 def fresh_logging():
     root, ours = logging.getLogger(), logging.getLogger("cmass")

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -29,6 +30,9 @@ BODY_MAX_BYTES = 2_000_000_000
 _BACKOFF_MAX_S = 120.0
 #: HTTP states that may pass: time-out, too many requests, and the server's own faults.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
+
+#: Names the bodies that newer ones are about to replace.
+_REPLACING = "replacing"
 
 Check = Callable[[Path], None]
 
@@ -56,6 +60,11 @@ class Download:
     sha256: str
     url: str
     retrieved: str
+
+
+def _record(url: str, body: Path, day: str) -> dict[str, str]:
+    """What the note beside a body says."""
+    return {"url": url, "sha256": file_digest(body), "retrieved": day}
 
 
 class Downloader:
@@ -96,6 +105,7 @@ class Downloader:
         """
         import requests
 
+        self._replace()
         full = requests.Request("GET", url, params=dict(query)).prepare().url or url
         name = hashlib.sha256(full.encode()).hexdigest()[:32]
         body, note = self.folder / f"{name}.body", self.folder / f"{name}.json"
@@ -109,14 +119,15 @@ class Downloader:
         self._get(full, body, check)
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
         record = Download(body, file_digest(body), full, day)
-        write_json(note, {"url": full, "sha256": record.sha256, "retrieved": day})
+        write_json(note, _record(full, body, day))
         return record
 
     def refresh(self, prefixes: Iterable[str]) -> list[str]:
         """Fetch again every body that is kept and whose URL begins with one of `prefixes`.
 
         A body that is the same stays as it is, with the day of its first download. Whether one that
-        has changed is whole is asked by the next `fetch`, which knows how.
+        has changed is whole is asked by the next `fetch`, which knows how. What has arrived before a
+        server went away is not asked for again on the same day, but takes its place with the others only.
 
         Returns
         -------
@@ -128,6 +139,7 @@ class Downloader:
         SourceError
             The server did not give a body in so many tries, or refused for good; what is kept stays.
         """
+        self._replace()
         urls = {}
         for note in sorted(self.folder.glob("*.json")):
             with suppress(
@@ -135,25 +147,42 @@ class Downloader:
             ):  # fetch() finds it damaged, and says so
                 urls[note] = str(read_json(note)["url"])
         asked = {n: url for n, url in urls.items() if url.startswith(tuple(prefixes))}
-        changed = []
-        try:
-            for note, url in asked.items():
-                self._get(url, note.with_suffix(".newer"), lambda path: None)
-            # All have arrived: until here everything that is kept is of one day.
-            for note, url in asked.items():
-                body, newer = note.with_suffix(".body"), note.with_suffix(".newer")
-                if body.exists() and file_digest(newer) == file_digest(body):
-                    continue
-                day = datetime.datetime.now(datetime.UTC).date().isoformat()
-                record = {"url": url, "sha256": file_digest(newer), "retrieved": day}
-                # Between the two lines the note does not fit its body, which is then fetched again.
-                os.replace(newer, body)
-                write_json(note, record)
-                changed.append(url)
-        finally:
-            for note in asked:
-                note.with_suffix(".newer").unlink(missing_ok=True)
-        return changed
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        self._inbox.mkdir(exist_ok=True)
+        changed = {}
+        for note, url in asked.items():
+            newer, body = self._inbox / f"{note.stem}.body", note.with_suffix(".body")
+            if not self._arrived(newer, url, day):
+                self._get(url, newer, lambda path: None)
+                write_json(newer.with_suffix(".json"), _record(url, newer, day))
+            if not body.exists() or file_digest(newer) != file_digest(body):
+                changed[note.stem] = url
+        # All have arrived: until here everything that is kept is of one day, and from here on it will be.
+        write_json(self._inbox / _REPLACING, sorted(changed))
+        self._replace()
+        return list(changed.values())
+
+    @property
+    def _inbox(self) -> Path:
+        """Bodies that wait for the others of a refresh."""
+        return self.folder.with_name(f"{self.folder.name}.newer")
+
+    def _arrived(self, newer: Path, url: str, day: str) -> bool:
+        """Whether an interrupted `refresh` of the same day has brought a body."""
+        note = newer.with_suffix(".json")
+        return newer.exists() and note.exists() and read_json(note) == _record(url, newer, day)
+
+    def _replace(self) -> None:
+        """Put newer bodies in their places, once all have arrived; a kill in between is made good."""
+        journal = self._inbox / _REPLACING
+        if not journal.exists():
+            return
+        for name in read_json(journal):
+            newer = self._inbox / f"{name}.body"
+            if newer.exists():  # it goes last: as long as it is there, the note may not fit
+                write_json(self.folder / f"{name}.json", read_json(newer.with_suffix(".json")))
+                os.replace(newer, self.folder / f"{name}.body")
+        shutil.rmtree(self._inbox)
 
     def _kept(self, body: Path, note: Path, url: str) -> Download | None:
         if not (body.exists() and note.exists()):

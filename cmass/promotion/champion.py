@@ -10,7 +10,15 @@ from typing import Any
 from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.promotion import bundle
-from cmass.promotion.tags import BUNDLE, BY_HAND, PLACE, REASONS, TAKEN_BACK, VERDICT, reasons_of
+from cmass.promotion.tags import (
+    BUNDLE,
+    BY_HAND,
+    REASONS,
+    TAKEN_BACK,
+    VERDICT,
+    place_of,
+    reasons_of,
+)
 from cmass.registry import Registry, Version
 from cmass.secrets import address
 from cmass.tables import file_digest, read_json, write_json
@@ -66,13 +74,13 @@ def bring(workspace: Workspace, params: Params, registry: Registry, version: Ver
     card, there = _card(registry, version), workspace.champion / CARD
     if there.exists() and bundle.digest(workspace.champion) == wanted:
         known = read_json(there)
-        card[_GALAXIES] = _galaxies_digest(workspace.champion)
-        if known == card:
-            return
-        if known.get(_GALAXIES) == card[_GALAXIES]:
+        have = _galaxies_digest(workspace.champion)
+        card[_GALAXIES] = expected = known.get(_GALAXIES) or have
+        if have != expected:
+            _heal_galaxies(workspace, expected)
+        if known != card:
             write_json(there, card)
-            return
-        log.warning("champion: galaxies of its windows are damaged: brought again")
+        return
     staging = workspace.home / "champion.partial"
     try:
         _stage(workspace, params, registry, version, wanted, staging)
@@ -88,6 +96,20 @@ def _galaxies_digest(folder: Path) -> str | None:
     return file_digest(galaxies) if galaxies.exists() else None
 
 
+def _heal_galaxies(workspace: Workspace, expected: str | None) -> None:
+    """Galaxies of the champion's windows that are damaged or gone, from the workspace if it has them."""
+    place, source = workspace.champion / "mock" / "galaxies", workspace.mock / "galaxies"
+    shutil.rmtree(place, ignore_errors=True)
+    if source.exists() and file_digest(source) == expected:
+        bundle.link_files(source, place)
+        log.warning("champion: galaxies of its windows were damaged or gone: brought again")
+        return
+    log.warning(
+        "champion: galaxies of its windows are damaged or gone, and %s holds no others of it: figures that "
+        "show them are left out until `cmass mock` has made them again as they were", source,
+    )  # fmt: skip
+
+
 def _stage(
     workspace: Workspace, params: Params, registry: Registry, version: Version, wanted: str,
     staging: Path,
@@ -99,7 +121,7 @@ def _stage(
     inbox = staging.with_name(f"{staging.name}.inbox")
     shutil.rmtree(inbox, ignore_errors=True)
     try:
-        registry.download(version, version.tags[PLACE], inbox).rename(staging)
+        registry.download(version, place_of(wanted), inbox).rename(staging)
     finally:
         shutil.rmtree(inbox, ignore_errors=True)
     if bundle.digest(staging) != wanted:

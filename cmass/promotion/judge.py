@@ -20,11 +20,11 @@ from cmass.promotion.tags import (
     BUNDLE,
     BY_HAND,
     MADE_FOR,
-    PLACE,
     REASONS,
     SURVEY,
     TAKEN_BACK,
     VERDICT,
+    place_of,
 )
 from cmass.registry import Registry, Version
 from cmass.secrets import address
@@ -195,12 +195,11 @@ def _keep(workspace: Workspace, params: Params, registry: Registry, version: Ver
     staging = workspace.home / "bundle.partial"
     try:
         digest = bundle.stage(workspace, params, staging)
-        place = f"bundle-{digest[:12]}"
-        if version.tags.get(BUNDLE) == digest and version.tags.get(PLACE) == place:
+        if version.tags.get(BUNDLE) == digest:
             return
-        registry.upload(version, staging, place)
-        # The digest comes last: whoever sees it finds the place.
-        registry.tag(version.number, {PLACE: place, BUNDLE: digest})
+        registry.upload(version, staging, place_of(digest))
+        # The digest comes last: whoever sees it finds the bundle.
+        registry.tag(version.number, {BUNDLE: digest})
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cmass.params import Params
 from cmass.pipeline import what_changed, workspace_lock
 from cmass.promotion.bundle import link_files
 from cmass.publish.release import SUMS, check_sums, complete_releases, version_folder
-from cmass.tables import file_digest, read_json
+from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import tags
 from cmass.versions.store import Store
 from cmass.workspace import Workspace
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 FOLDER = "archive"
 #: What an archived version holds.
 RAW, CHAMPION, RELEASE, PARAMETERS = "raw", "champion", "release", "params.yaml"
+#: Releases that nobody wants archived by themselves.
+_DECLINED = "declined.json"
 
 
 def archive(data: Path, version: str = "latest") -> str:
@@ -56,15 +59,16 @@ def archive(data: Path, version: str = "latest") -> str:
     _check_code(facts, release)
     store = Store(data / FOLDER)
     store.open()
-    if tags.read(root, release.name) is None:
-        params = Params.model_validate(facts["parameters"])
-        workspace = Workspace(data, params.profile, facts["release"]["survey"])
-        with workspace_lock(workspace):  # from the check of its inputs until they are copied
-            message = _take_in(store, workspace, params, release, facts)
-        tags.write(root, release.name, facts["software"]["git_commit"], message)
+    tagged = tags.read(root, release.name)
+    if tagged is None:
+        said = _take_in(store, release, facts)
+        tags.write(root, release.name, facts["software"]["git_commit"], json.dumps(said, indent=1))
         log.info("archived %s, tag %s%s", release.name, tags.PREFIX, release.name)
-    else:
+    elif store.holds(release.name):
         log.info("%s is archived already", release.name)
+    else:
+        _bring_back(store, release, facts, json.loads(tagged))
+        log.info("%s was archived elsewhere, and is here now", release.name)
     remote = store.remote()
     if remote is None:
         log.warning(
@@ -86,18 +90,44 @@ def is_kept(data: Path, version: str = "latest") -> bool:
         return False
     store = Store(data / FOLDER)
     store.open()
-    return tagged and store.is_pushed(release.name)
+    return tagged and store.holds(release.name) and store.is_pushed(release.name)
 
 
 def obstacle(data: Path, version: str = "latest") -> str | None:
-    """Why a release cannot be archived, whatever its inputs; None where it can."""
+    """Why a release that is not archived cannot be; None where it can."""
     release = version_folder(data / "release", version)
+    facts = read_json(release / "provenance.json")
     try:
-        tags.clone()
-        _check_code(read_json(release / "provenance.json"), release)
+        root = tags.clone()
+        _check_code(facts, release)
+        if tags.read(root, release.name) is None:
+            _check_inputs(*_made_in(release, facts), release)
     except WorkspaceError as error:
         return str(error)
     return None
+
+
+def decline(data: Path, version: str = "latest") -> None:
+    """Remember that nobody wants a release archived by itself; `archive` may still be asked to."""
+    file = data / FOLDER / _DECLINED
+    name = version_folder(data / "release", version).name
+    write_json(file, sorted({name, *_declined(data)}))
+
+
+def is_declined(data: Path, version: str = "latest") -> bool:
+    """Whether `decline` was told so of a release."""
+    return version_folder(data / "release", version).name in _declined(data)
+
+
+def _declined(data: Path) -> list[str]:
+    file = data / FOLDER / _DECLINED
+    return list(read_json(file)) if file.exists() else []
+
+
+def _made_in(release: Path, facts: dict[str, Any]) -> tuple[Workspace, Params]:
+    """The workspace that a release was made in, and its parameters."""
+    params = Params.model_validate(facts["parameters"])
+    return Workspace(release.parents[1], params.profile, facts["release"]["survey"]), params
 
 
 def _check_code(facts: dict[str, Any], release: Path) -> None:
@@ -110,21 +140,41 @@ def _check_code(facts: dict[str, Any], release: Path) -> None:
 
 
 def _take_in(
-    store: Store, workspace: Workspace, params: Params, release: Path, facts: dict[str, Any]
-) -> str:
-    """Lay out the version and give it to the store; returns the tag's message."""
-    _check_inputs(workspace, params, release)
+    store: Store, release: Path, facts: dict[str, Any], sha256: str | None = None
+) -> dict[str, str]:
+    """Lay out the version and give it to the store, if it has that digest; returns what its tag says."""
+    workspace, params = _made_in(release, facts)
     home = store.folder / release.name
-    shutil.rmtree(home, ignore_errors=True)
-    link_files(workspace.raw, home / RAW)
-    link_files(workspace.champion, home / CHAMPION)
-    # It serves one figure, and is larger than all the rest.
-    shutil.rmtree(home / CHAMPION / "mock" / "galaxies", ignore_errors=True)
-    link_files(release, home / RELEASE)
-    (home / PARAMETERS).write_text(yaml.safe_dump(facts["parameters"]), encoding="utf-8")
-    digest = file_digest(home)
-    pointer = store.put(release.name)
-    return json.dumps({"version": release.name, "sha256": digest, "pointer": pointer}, indent=1)
+    with workspace_lock(workspace):  # from the check of its inputs until they are copied
+        _check_inputs(workspace, params, release)
+        shutil.rmtree(home, ignore_errors=True)
+        link_files(workspace.raw, home / RAW)
+        link_files(workspace.champion, home / CHAMPION)
+        # It serves one figure, and is larger than all the rest.
+        shutil.rmtree(home / CHAMPION / "mock" / "galaxies", ignore_errors=True)
+        link_files(release, home / RELEASE)
+        (home / PARAMETERS).write_text(yaml.safe_dump(facts["parameters"]), encoding="utf-8")
+        digest = file_digest(home)
+        if sha256 not in (None, digest):
+            shutil.rmtree(home)
+            raise WorkspaceError(f"{workspace.home} holds something else by now")
+        pointer = store.put(release.name)
+    return {"version": release.name, "sha256": digest, "pointer": pointer}
+
+
+def _bring_back(store: Store, release: Path, facts: dict[str, Any], said: dict[str, str]) -> None:
+    """What the tag speaks of, from the remote, or else from the workspace if that has it still."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=store.folder) as folder:
+        try:
+            store.get(release.name, said["pointer"], said["sha256"], Path(folder) / "version")
+        except WorkspaceError as lost:
+            try:
+                _take_in(store, release, facts, said["sha256"])
+            except WorkspaceError as error:
+                raise WorkspaceError(
+                    f"{release.name} has a tag, but its archive is gone ({lost}), and it cannot be "
+                    f"taken in again ({error})"
+                ) from error
 
 
 def _check_inputs(workspace: Workspace, params: Params, release: Path) -> None:

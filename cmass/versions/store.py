@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -11,6 +12,8 @@ import sys
 import tempfile
 from configparser import ConfigParser
 from pathlib import Path
+
+import yaml
 
 from cmass.errors import WorkspaceError
 from cmass.tables import atomic_path, file_digest, read_json, write_json
@@ -85,15 +88,39 @@ class Store:
         return next((url for url in urls if url), None)
 
     def push(self) -> list[str]:
-        """Copy every folder to the remote that was not copied to it before; their names."""
-        pushed = self._pushed()
+        """Copy to the remote what it lacks of every folder; the names of those that were not known there.
+
+        Raises
+        ------
+        WorkspaceError
+            The remote cannot be written to, or neither side has all of a folder.
+        """
         names = [p.stem for p in sorted(self.folder.glob("*.dvc")) if p.is_file()]
-        waiting = [name for name in names if not self.is_pushed(name)]
-        for name in waiting:
-            self._dvc("push", f"{name}.dvc")
-            pushed[name] = self.remote()
-            write_json(self.folder / _PUSHED, pushed)
-        return waiting
+        new = [name for name in names if not self.is_pushed(name)]
+        pointers = [f"{name}.dvc" for name in names]
+        # All of them, every time: a remote may have lost what it had, and so may the cache.
+        self._dvc("fetch", *pointers)
+        self._dvc("push", *pointers)
+        # DVC passes over what neither has, and over all of a folder whose list is missing.
+        lacking = [n for n in names if not self._has_list(n)]
+        lacking += json.loads(self._dvc("status", "--cloud", "--json") or "{}")
+        if lacking:
+            raise WorkspaceError(
+                f"the remote {self.remote()} does not have all of {', '.join(sorted(lacking))}, nor has "
+                f"{self.folder}: restore one of them from a backup"
+            )
+        write_json(self.folder / _PUSHED, dict.fromkeys(names, self.remote()))
+        return new
+
+    def _has_list(self, name: str) -> bool:
+        """Whether the cache has the list of a folder's files."""
+        pointer = yaml.safe_load((self.folder / f"{name}.dvc").read_text(encoding="utf-8"))
+        digest = str(pointer["outs"][0]["md5"])
+        return (self._cache / "files" / "md5" / digest[:2] / digest[2:]).is_file()
+
+    def holds(self, name: str) -> bool:
+        """Whether a folder was put in or brought back here."""
+        return (self.folder / f"{name}.dvc").is_file()
 
     def is_pushed(self, name: str) -> bool:
         """Whether a folder was copied to the remote; there is nothing to do where there is no remote."""
@@ -116,6 +143,15 @@ class Store:
             Neither has it whole.
         """
         shutil.rmtree(target, ignore_errors=True)
+        known = self.holds(name)
+        try:
+            self._get(name, pointer, sha256, target)
+        except BaseException:
+            if not known:  # what points nowhere would be pushed
+                (self.folder / f"{name}.dvc").unlink(missing_ok=True)
+            raise
+
+    def _get(self, name: str, pointer: str, sha256: str, target: Path) -> None:
         if self._bring(name, pointer, target) and file_digest(target) == sha256:
             return
         shutil.rmtree(target, ignore_errors=True)

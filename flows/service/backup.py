@@ -60,8 +60,8 @@ def make(settings: ServiceSettings, folder: Path) -> dict[str, Any]:
         raise WorkspaceError(f"{folder} exists: a backup goes into a folder of its own")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
     try:
+        partial.mkdir(parents=True, mode=0o700)
         for name in DATABASES:
             _postgres(settings, "pg_dump", "--format=custom", f"--file={partial / name}.dump", name)
         store = health.store(settings)

@@ -77,6 +77,13 @@ def initialise(settings: ServiceSettings) -> None:
     if (settings.postgres / "PG_VERSION").exists():
         _check_version(settings.postgres)
         return
+    if settings.postgres.is_mount() or (
+        settings.postgres.is_dir() and any(settings.postgres.iterdir())
+    ):
+        raise WorkspaceError(
+            f"{settings.postgres} is a mounted disk, or holds files of no PostgreSQL: take it away, or "
+            "name another folder by CMASS_SERVICE_HOME"
+        )
     user = owner(settings)
     # Under another name until it is whole: initdb writes PG_VERSION first.
     partial = settings.postgres.with_name("postgres.partial")

@@ -55,7 +55,7 @@ def start(settings: ServiceSettings, backup: Path | None = None) -> bool:
     ------
     WorkspaceError
         A port is taken, a program is missing or does not get well; what was started stays, for
-        its logs. With a backup, too: there is a service already.
+        its logs. With a backup there is a service already, or what was started was stopped again.
     InputError
         The backup cannot be used; nothing was started.
     """

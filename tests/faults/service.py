@@ -129,6 +129,8 @@ def service(stage: Stage) -> Service:
         "CMASS_SERVICE_START_TIMEOUT_S": "600",
         "PYTHONPATH": str(ROOT),
     }
+    # An older registry would have a champion already, and the release below would make no mocks.
+    shutil.rmtree(home, ignore_errors=True)
     words = [sys.executable, "-m", "flows.service"]
     environment = os.environ | ports | more
     stage.at_end.append(

@@ -194,6 +194,10 @@ def test_a_release_that_could_not_be_archived_is_archived_later(
     assert kept == ["tried", "tried"]
     assert small.release(**options) == []
     assert kept == ["tried", "tried"]
+    kept.clear()
+    small.release(**options, archive=False)  # nobody wants this one
+    small.release(**options)
+    assert kept == []
 
 
 def test_a_flow_chooses_its_steps_when_it_has_its_turn(prefect_api, small, tmp_path):

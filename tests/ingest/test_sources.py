@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pyarrow as pa
@@ -315,7 +316,55 @@ def test_refresh_replaces_all_or_nothing(workspace, network_params, archive):
             ingest.refresh(workspace, network_params)
         assert {p.name: p.read_bytes() for p in workspace.downloads.iterdir()} == kept
         archive.faults.clear()
+        shutil.rmtree(workspace.downloads.with_name("downloads.newer"), ignore_errors=True)
     assert len(ingest.refresh(workspace, network_params)) >= 2
+
+
+def test_what_has_arrived_is_not_asked_for_again_on_the_same_day(
+    workspace, network_params, archive
+):
+    ingest.run(workspace, network_params)
+    archive.asked.clear()
+    assert ingest.refresh(workspace, network_params) == []
+    *before, last = archive.asked
+    assert len(before) > 2
+    archive.tsv = tsv_text(catalogue(29))
+    path = urlparse(last).path
+    others = sum(urlparse(one).path == path for one in before)
+    archive.fail(path, *[""] * others, *["500"] * 8)
+    with pytest.raises(SourceError, match="unhappy"):
+        ingest.refresh(workspace, network_params)
+    archive.faults.clear()
+    archive.asked.clear()
+    assert len(ingest.refresh(workspace, network_params)) == 1
+    assert archive.asked == [last]
+    assert not workspace.downloads.with_name("downloads.newer").exists()
+
+
+def test_a_refresh_that_was_killed_while_replacing_is_made_good(
+    workspace, network_params, archive, monkeypatch
+):
+    ingest.run(workspace, network_params)
+    archive.tsv = tsv_text(catalogue(29))
+    archive.galaxies = archive.galaxies[:-1]
+    replaced = []
+
+    def replace(source, target):
+        if "downloads.newer" in str(source) and Path(target).parent == workspace.downloads:
+            if replaced:
+                raise KeyboardInterrupt
+            replaced.append(target)
+        Path(source).rename(target)
+
+    monkeypatch.setattr("cmass.ingest.http.os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        ingest.refresh(workspace, network_params)
+    monkeypatch.undo()
+    assert len(replaced) == 1
+    archive.asked.clear()
+    ingest.run(workspace, network_params)
+    assert archive.asked == []  # everything is here, of one day
+    assert raw(workspace)["clusters"].num_rows == 29
 
 
 def test_refresh_does_not_believe_half_a_body(workspace, network_params, archive):

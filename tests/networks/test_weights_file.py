@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("tensorflow")
+from cmass.errors import WorkspaceError
 from cmass.estimators import deepsets
 from cmass.networks import cnn3d
 from cmass.networks.weights_file import save_weights
@@ -29,6 +31,21 @@ def test_networks_made_before_leave_no_trace(tmp_path: Path, build):
         model.set_weights(weights)
         save_weights(model, tmp_path / f"{name}.weights.h5", {"seed": 1})
     assert (tmp_path / "a.weights.h5").read_bytes() == (tmp_path / "b.weights.h5").read_bytes()
+
+
+def test_no_room_to_write_is_an_error(tmp_path: Path, monkeypatch):
+    """A container's memory file system may be small, or be another's."""
+    path = tmp_path / "a.weights.h5"
+    asked = []
+
+    def usage(folder):
+        asked.append(folder)
+        return shutil._ntuple_diskusage(1, 1, 1000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(WorkspaceError, match=r"no room for \d+ MB of a network's weights"):
+        save_weights(cnn3d.build(20), path)
+    assert len(asked) == 2 and not path.exists()
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path):

@@ -18,7 +18,7 @@ from cmass.networks.training import State
 from cmass.params import Params
 from cmass.posterior import grid_edges
 from cmass.promotion import champion, exam, judge
-from cmass.promotion.tags import BUNDLE, PLACE, SURVEY
+from cmass.promotion.tags import BUNDLE, SURVEY, place_of
 from cmass.registry import Registry
 from cmass.tables import (
     file_digest,
@@ -97,26 +97,16 @@ def weights_in_force(workspace: Workspace) -> str:
     return file_digest(workspace.seen_as("champion").model / "cnn3d.weights.h5")
 
 
-def test_a_judgement_that_was_killed_between_two_tags_is_made_whole(made):
-    """The digest of a bundle without its place would be a champion that nobody can bring."""
-    make, params = made
-    workspace = make(1.0)
-    decide(workspace, params)
-    kept = Registry(workspace)
-    kept.untag("1", PLACE)
-    decide(workspace, params)
-    assert kept.version("1").tags[PLACE] == f"bundle-{kept.version('1').tags[BUNDLE][:12]}"
-
-
 def test_artifacts_that_are_gone_are_told_as_such(made, tmp_path):
     make, params = made
     workspace = make(1.0)
     decide(workspace, params)
     version = Registry(workspace).version("1")
-    (place,) = workspace.mlflow.glob(f"artifacts/**/{version.tags[PLACE]}")
-    shutil.rmtree(place)
+    place = place_of(version.tags[BUNDLE])
+    (folder,) = workspace.mlflow.glob(f"artifacts/**/{place}")
+    shutil.rmtree(folder)
     with pytest.raises(WorkspaceError, match="version 1 is gone: restore the registry's artifacts"):
-        Registry(workspace).download(version, version.tags[PLACE], tmp_path / "inbox")
+        Registry(workspace).download(version, place, tmp_path / "inbox")
 
 
 def test_mocks_near_to_another_sky_gain_nothing(made, monkeypatch):
@@ -157,7 +147,7 @@ def test_the_hand_overs_of_a_refused_training_are_not_the_champions(made):
     assert read_json(seen)["rows"] == 1
 
 
-def test_damaged_galaxies_of_a_champion_are_brought_again(made):
+def test_damaged_galaxies_of_a_champion_are_brought_again(made, caplog):
     """They are hard links of the training's: a dying disk damages both, and mock makes its own anew."""
     make, params = made
     workspace = make(1.0)
@@ -170,10 +160,29 @@ def test_damaged_galaxies_of_a_champion_are_brought_again(made):
     with open(link, "rb+") as stream:
         stream.write(b"damaged")
     assert source.read_bytes() != whole
+    champion.run(
+        workspace, params
+    )  # the training's are damaged as well: no figure is drawn of them
+    assert not link.exists()
+    assert "no others of it" in caplog.text
     source.unlink()
     source.write_bytes(whole)  # as the step mock does
     champion.run(workspace, params)
     assert link.read_bytes() == whole
+
+
+def test_galaxies_of_an_older_card_are_taken_as_they_are(made, caplog):
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    champion.run(workspace, params)
+    card = workspace.champion / champion.CARD
+    known = read_json(card)
+    write_json(card, {k: v for k, v in known.items() if k != "galaxies_sha256"})
+    make(2.0)  # the workspace has others by now
+    champion.run(workspace, params)
+    assert read_json(card) == known
+    assert "damaged" not in caplog.text
 
 
 def test_first_worse_better_and_back(made):

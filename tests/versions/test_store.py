@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ def test_a_damaged_cache_is_healed_from_the_remote(kept, tmp_path, monkeypatch):
     assert store.remote() == str(tmp_path / "remote")
     assert store.push() == [NAME]
     assert store.is_pushed(NAME) and store.push() == []
+    shutil.rmtree(tmp_path / "remote")  # it lost what it had
+    assert store.push() == []
+    assert (tmp_path / "remote").exists()
     for file in cached(store):
         file.chmod(0o644)
         file.write_bytes(b"damaged")
@@ -73,6 +77,23 @@ def test_what_could_not_be_pushed_is_pushed_later(kept, tmp_path, monkeypatch):
     store.open()
     assert store.push() == [NAME]
     assert store.is_pushed(NAME)
+
+
+def test_what_is_not_whole_anywhere_is_not_called_pushed(kept, tmp_path, monkeypatch):
+    store, pointer, digest = kept
+    for file in cached(store):
+        file.unlink()
+    monkeypatch.setenv("CMASS_REMOTE", str(tmp_path / "remote"))
+    store.open()
+    with pytest.raises(WorkspaceError, match=f"does not have all of .*{NAME}, nor has"):
+        store.push()
+    assert not store.is_pushed(NAME)
+    # nor is a pointer left by one that could not be had
+    other = Store(tmp_path / "elsewhere")
+    other.open()
+    with pytest.raises(WorkspaceError):
+        other.get(NAME, pointer, digest, tmp_path / "back")
+    assert not other.holds(NAME)
 
 
 @pytest.mark.slow
