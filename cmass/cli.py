@@ -309,11 +309,19 @@ def models(
 ) -> None:
     """List the trained models of a profile: versions, scores, verdicts, and the champion."""
     from cmass.promotion.judge import summaries
+    from cmass.registry import Registry
+    from cmass.secrets import address
 
     workspace, _ = _resolve(profile, None, None, params, data)
     rows = summaries(workspace)
     if not rows:
-        typer.echo("no model is registered yet: `cmass run` trains one", err=True)
+        registry = Registry(workspace)
+        others = ", ".join(registry.names()) or "none"
+        typer.echo(
+            f"no {registry.name} is registered at {address(registry.uri)} (there: {others}): `cmass run` "
+            "trains one, --profile asks for another",
+            err=True,
+        )
         return
     _print_rows(list(rows[0]), rows, len(rows))
 

@@ -294,6 +294,7 @@ STEPS: tuple[Step, ...] = (
         outputs=lambda w: (w.decision,),
         sources=("promotion", "registry.py", "pretrained", "evaluate/population.py", "evaluate/scores.py"),
         per_survey=True,
+        outside="cmass.promotion.judge:outside",
     ),
     Step(
         "champion",

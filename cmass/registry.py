@@ -52,6 +52,11 @@ for _name, _value in _PATIENCE.items():
 _BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
 
 
+def store_words() -> str:
+    """Where the registry is, without a password; the same for a data folder that was moved."""
+    return address(os.environ.get(_TRACKING) or "data folder")
+
+
 def tracking_uri(workspace: Workspace) -> str:
     """``MLFLOW_TRACKING_URI`` if set, else a SQLite file in the data folder."""
     default = f"{_SQLITE}{(workspace.mlflow / 'mlflow.db').resolve()}"
@@ -202,7 +207,7 @@ class Registry:
             listed = ", ".join(known) or "none"
             raise WorkspaceError(
                 f"MLflow at {address(self.uri)} knows no version {number} of {self.name} (it has: {listed}). "
-                "`cmass models` lists them; `cmass train --force` registers a training again"
+                "`cmass models` lists them, --profile those of another profile"
             )
         return known[number]
 
@@ -216,6 +221,18 @@ class Registry:
             has = named is not None and one.number == named.number
             listed.append(replace(one, aliases=(CHAMPION,) if has else ()))
         return listed
+
+    def names(self) -> list[str]:
+        """Models that the registry has, of any profile."""
+        with self._asked() as client:
+            return sorted(model.name for model in client.search_registered_models())
+
+    def like(self, summary: Mapping[str, Any]) -> Version | None:
+        """The version of a training with these weights, of the same data; `summary` is model.json's."""
+        for known in self.versions():
+            if all(known.tags.get(tag) == summary[key] for tag, key in _SAME.items()):
+                return known
+        return None
 
     def crown(self, number: str) -> None:
         """Give the alias to a version."""
@@ -310,10 +327,9 @@ def register(
     from mlflow.exceptions import MlflowException
 
     registry = Registry(workspace)
-    for known in registry.versions():
-        if all(known.tags.get(tag) == summary[key] for tag, key in _SAME.items()):
-            log.info("train: these are the weights of %s version %s", registry.name, known.number)
-            return _entry(registry, known.number, known.run_id)
+    if (known := registry.like(summary)) is not None:
+        log.info("train: these are the weights of %s version %s", registry.name, known.number)
+        return _entry(registry, known.number, known.run_id)
     tags = _tags(workspace, params, summary)
     try:
         client = mlflow.MlflowClient(registry.uri)

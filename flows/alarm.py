@@ -9,13 +9,16 @@ import logging
 import os
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect import get_client
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_UI_URL
 
+from cmass.errors import ParameterError
 from cmass.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,18 @@ def message(
     return redact(subject), redact(f"{reason}\n{url}".strip())
 
 
+def tell(subject: str, body: str) -> None:
+    """Send a message to the webhook of the block."""
+    block: Any = CustomWebhookNotificationBlock.load(BLOCK)
+    block.notify(body=body, subject=subject)
+
+
+def _outcome(error: Exception) -> str:
+    """What became of a message, without the address that httpx names: it is the webhook's secret."""
+    status = getattr(getattr(error, "response", None), "status_code", "no answer")
+    return f"{status} ({type(error).__name__})"
+
+
 def failed_step(run_id: Any) -> str | None:
     """Name of the last task of a flow run that did not complete."""
     with get_client(sync_client=True) as client:
@@ -53,23 +68,31 @@ def alarm(flow: Any, flow_run: Any, state: Any) -> None:
 
     Trouble with the webhook is logged and goes no further: the run has failed already.
     """
-    try:
-        block: Any = CustomWebhookNotificationBlock.load(BLOCK)
-    except (ValueError, ObjectNotFound):
-        log.info("no block %s: nobody is told", BLOCK)
-        return
     url = f"{PREFECT_UI_URL.value()}/runs/flow-run/{flow_run.id}" if PREFECT_UI_URL.value() else ""
     subject, body = message(flow.name, flow_run.name, failed_step(flow_run.id), state, url)
     try:
-        block.notify(body=body, subject=subject)
+        tell(subject, body)
+    except (ValueError, ObjectNotFound):
+        log.info("no block %s: nobody is told", BLOCK)
     except Exception as error:  # any answer, or none
-        # What httpx says holds the address, which is the webhook's secret.
-        status = getattr(getattr(error, "response", None), "status_code", "no answer")
-        log.error("the alarm could not be sent: %s (%s)", status, type(error).__name__)
+        words = f"the alarm could not be sent: {_outcome(error)}"
+        log.error(words)
+        flow_run_logger(flow_run, flow).error(words)  # for the run's page
 
 
 def set_alarm(url: str) -> None:
-    """Save the block with the address `url`, which is kept as a secret."""
+    """Save the block with the address `url`, which is kept as a secret.
+
+    Raises
+    ------
+    ParameterError
+        It is no address of a webhook.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ParameterError(
+            "CMASS_ALARM_URL is no address of a webhook: it begins with https:// and a host"
+        )
     block = CustomWebhookNotificationBlock(
         name=BLOCK, url="{{url}}", json_data=_PAYLOAD, secrets={"url": url}, timeout=10.0
     )
@@ -80,4 +103,12 @@ if __name__ == "__main__":
     given = os.environ.get("CMASS_ALARM_URL")
     if not given:
         sys.exit("set CMASS_ALARM_URL to the webhook's address")
-    set_alarm(given)
+    try:
+        set_alarm(given)
+    except ParameterError as error:
+        sys.exit(str(error))
+    sys.stderr.write(f"alarms go to {urlsplit(given).hostname}; it gets a message now\n")
+    try:
+        tell("cmass: alarms come here", "Nothing has failed: somebody has set the alarm.")
+    except Exception as error:  # the address is the webhook's secret, and httpx says it
+        sys.exit(f"it could not be sent: {_outcome(error)}. The address is saved all the same")

@@ -124,13 +124,13 @@ def _raw_accounts(workspace: Workspace, params: Params) -> Iterator[Account]:
 
 
 def _counted(reasons: Sequence[str]) -> dict[str, int]:
-    """Reasons, counted and sorted; those that differ in their numbers alone are one, without them."""
+    """Reasons, counted and sorted; those that differ in their numbers alone are one, with those of the first."""
     kinds: dict[str, Counter[str]] = {}
     for reason in reasons:
         kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", reason), Counter())[reason] += 1
     return {
-        next(iter(same)) if len(same) == 1 else kind: same.total()
-        for kind, same in sorted(kinds.items())
+        next(iter(same)) + (" and the like" if len(same) > 1 else ""): same.total()
+        for _, same in sorted(kinds.items())
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmass.errors import ParameterError
+from cmass.errors import ParameterError, WorkspaceError
 from cmass.networks import cnn3d, engines, streaming
 from cmass.networks.lists import mock_lists
 from cmass.params import Params, StepParams
@@ -28,6 +28,7 @@ from cmass.tables import (
     atomic_path,
     file_digest,
     make_table,
+    read_json,
     read_table,
     to_numpy,
     write_json,
@@ -368,6 +369,26 @@ def _data(
     folders = workspace.voxels / "train", workspace.voxels / "validation"
     digest = digest_of(*(file_digest(folder) for folder in folders))
     return streaming.Files(folders[0]), streaming.Files(folders[1]), digest
+
+
+def register_again(workspace: Workspace, params: Params) -> None:
+    """Register the training that the workspace holds at a registry that does not know it."""
+    from cmass import registry
+
+    history = read_table(workspace.model / "history.parquet", "training_history").to_pydict()
+    state = State(
+        len(history["epoch"]), *(history[n] for n in ("loss", "val_loss", "learning_rate"))
+    )
+    weights = workspace.model / "cnn3d.weights.h5"
+    network, summary = (
+        cnn3d.load(weights, params.voxels.n),
+        read_json(workspace.model / "model.json"),
+    )
+    if file_digest(weights) != summary["weights_sha256"]:
+        raise WorkspaceError(
+            f"{weights} is not what was trained: `cmass train --force` makes it again"
+        )
+    registry.register(workspace, params, cnn3d.keras_model(network), summary, state)
 
 
 def run(workspace: Workspace, params: Params, *, register: bool = True) -> None:

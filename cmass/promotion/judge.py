@@ -26,7 +26,7 @@ from cmass.promotion.tags import (
     VERDICT,
     place_of,
 )
-from cmass.registry import Registry, Version
+from cmass.registry import Registry, Version, store_words
 from cmass.secrets import address
 from cmass.shards import digest_of
 from cmass.tables import read_json, write_json
@@ -115,6 +115,11 @@ def decide(
     return Decision("promoted", gates, reasons)
 
 
+def outside(workspace: Workspace, params: Params) -> dict[str, str]:
+    """Which registry is asked: each learns of the training, and gives its alias."""
+    return {"registry": store_words()}
+
+
 def run(workspace: Workspace, params: Params) -> None:
     """Judge the latest training; the registry learns of scores, bundle and verdict.
 
@@ -123,10 +128,10 @@ def run(workspace: Workspace, params: Params) -> None:
     Raises
     ------
     WorkspaceError
-        The registry does not answer, or does not know the version.
+        The registry does not answer.
     """
     registry = Registry(workspace)
-    version = _registered(workspace, registry)
+    version = _registered(workspace, params, registry)
     scores = scores_of(workspace.seen_as("trial"))
     registry.log_metrics(version, as_metrics(scores))
     tags = {name: repr(value) for name, value in as_metrics(scores).items()}
@@ -177,15 +182,20 @@ def made_for_digest(params: Params) -> str:
     return digest_of(bundle.made_for(params.model_dump(mode="json")))
 
 
-def _registered(workspace: Workspace, registry: Registry) -> Version:
-    """The version that the latest training became."""
-    entry = read_json(workspace.model / "registry.json")
-    version = registry.version(str(entry["version"]))
-    weights = read_json(workspace.model / "model.json")["weights_sha256"]
-    if version.tags.get("weights.sha256") != weights:
+def _registered(workspace: Workspace, params: Params, registry: Registry) -> Version:
+    """The version that the latest training became; a registry that it was not trained for learns of it."""
+    from cmass.networks.training import register_again
+
+    summary = read_json(workspace.model / "model.json")
+    version = registry.like(summary)
+    if version is None:
+        log.info("judge: %s does not know this training yet", address(registry.uri))
+        register_again(workspace, params)
+        version = registry.like(summary)
+    if version is None:
         raise WorkspaceError(
-            f"version {version.number} of {registry.name} at {address(registry.uri)} does not have the "
-            f"weights of {workspace.model}: another store? `cmass train --force` registers them there"
+            f"{registry.name} at {address(registry.uri)} does not keep what it is given: its versions lack "
+            "their tags"
         )
     return version
 

@@ -280,7 +280,10 @@ def complete_releases(releases: Path) -> list[Path]:
             created = datetime.fromisoformat(release["created"])
             number = int(release.get("publication", 0))
         except (WorkspaceError, KeyError, TypeError, ValueError, OSError) as error:
-            _log.warning("%s is left alone: %s", folder, error)
+            _log.warning(
+                "%s is no release any more (%s): move it away; `cmass publish` makes that of today's "
+                "products again", folder, error,
+            )  # fmt: skip
             continue
         found.append((number, created.isoformat(), folder.name, folder))
     return [folder for *_, folder in sorted(found)]

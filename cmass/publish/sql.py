@@ -71,7 +71,8 @@ def connect(database: Path) -> DuckDBPyConnection:
 
     if not database.is_file():
         raise WorkspaceError(
-            f"{database} does not exist: there is no release yet. Make one with `cmass run`"
+            f"{database} does not exist: no release is there. `cmass run` makes one, and `cmass releases` "
+            "lists those of a data folder"
         )
     try:
         return duckdb.connect(str(database), read_only=True, config=_LOCKED)

@@ -220,6 +220,13 @@ def listed(data: Path) -> list[dict[str, str]]:
         known = tags.versions(tags.clone())
     except WorkspaceError:  # no clone: nothing can be archived
         known = []
+    store = Store(data / FOLDER)
+
+    def state(version: str) -> str:
+        if version not in known:
+            return ""
+        return "yes" if store.holds(version) else "tag only"
+
     rows = []
     for folder in folders:
         facts = read_json(folder / "provenance.json")
@@ -231,12 +238,12 @@ def listed(data: Path) -> list[dict[str, str]]:
                 "made of": f"{facts['release']['profile']}/{facts['release']['survey']}",
                 "model": f"{model['name']} version {model['version']}" if model else "",
                 "commit": facts["software"].get("git_commit", "")[:10],
-                "archived": "yes" if folder.name in known else "",
+                "archived": state(folder.name),
             }
         )
     gone = [version for version in known if version not in {f.name for f in folders}]
     empty = dict.fromkeys(("latest", "made of", "model", "commit"), "")
-    return [{"version": v, **empty, "archived": "yes"} for v in gone] + rows
+    return [{"version": v, **empty, "archived": state(v)} for v in gone] + rows
 
 
 def parquet_sums(folder: Path) -> dict[str, str]:

@@ -104,9 +104,13 @@ def rebuild(data: Path, version: str, *, train: bool = False) -> Rebuilt:
         work = Path(name).resolve()
         kept = work / "kept"
         store.get(version, said["pointer"], said["sha256"], kept)
+        log.info(
+            "rebuild: %s is made in %s, whose own `latest` is spoken of below; releases stay as they are",
+            version, made_in := work / "data",
+        )  # fmt: skip
         with tags.checked_out(tags.clone(), version, work / "code") as code:
             params = yaml.safe_load((kept / PARAMETERS).read_text(encoding="utf-8"))
-            made = Workspace(work / "data", params["profile"], params["survey"])
+            made = Workspace(made_in, params["profile"], params["survey"])
             shutil.copytree(kept / RAW, made.raw)
             shutil.copytree(kept / CHAMPION, made.champion)
             compared = []

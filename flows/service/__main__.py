@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from cmass.errors import CmassError
+from cmass.errors import CmassError, ParameterError
 from flows.service.settings import ServiceSettings
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True,
@@ -125,11 +126,17 @@ def run_command(name: Annotated[str, typer.Argument()]) -> None:
 def main() -> None:
     """Run the command; errors that a user can act on are one message and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # every question and its answer
     try:
         app()
     except CmassError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ValidationError as error:
+        for one in error.errors():
+            name = "".join(f"CMASS_SERVICE_{part}".upper() for part in one["loc"]) or "settings"
+            typer.echo(f"error: {name}: {one['msg']}, not {one['input']!r}", err=True)
+        sys.exit(ParameterError.exit_code)
 
 
 if __name__ == "__main__":

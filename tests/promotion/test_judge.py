@@ -54,6 +54,16 @@ def made(tiny_run, tmp_path):
             "seed": 1, "n_train": 9, "n_validation": 1,
         }  # fmt: skip
         write_json(workspace.model / "model.json", summary)
+        history = {
+            "epoch": [1, 2],
+            "loss": STATE.loss,
+            "val_loss": STATE.val_loss,
+            "learning_rate": STATE.learning_rate,
+        }
+        write_table(
+            workspace.model / "history.parquet", make_table("training_history", history),
+            "training_history",
+        )  # fmt: skip
         for which in ("train", "validation"):
             (workspace.voxels / which).mkdir(parents=True, exist_ok=True)
         entry = registry.register(workspace, params, network, summary, STATE)
@@ -95,6 +105,23 @@ def decide(workspace: Workspace, params: Params) -> dict:
 
 def weights_in_force(workspace: Workspace) -> str:
     return file_digest(workspace.seen_as("champion").model / "cnn3d.weights.h5")
+
+
+def test_another_registry_learns_of_the_training(made, monkeypatch, tmp_path):
+    """First a run of the command line with a registry of its own, then a service with another."""
+    make, params = made
+    workspace = make(1.0)
+    decide(workspace, params)
+    here = judge.outside(workspace, params)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/service.db")
+    assert judge.outside(workspace, params) != here
+    assert Registry(workspace).champion() is None
+    assert decide(workspace, params)["verdict"] == "promoted"
+    champion.run(workspace, params)
+    (version,) = Registry(workspace).versions()
+    assert version.tags["weights.sha256"] == weights_in_force(workspace)
+    assert decide(workspace, params)["verdict"] == "confirmed"
+    assert len(Registry(workspace).versions()) == 1
 
 
 def test_artifacts_that_are_gone_are_told_as_such(made, tmp_path):
@@ -261,7 +288,7 @@ def test_the_registry_has_scores_bundle_and_reasons(made):
     assert float(version.tags["judge.scatter_dex"]) > 0
     run = mlflow.MlflowClient(known.uri).get_run(version.run_id)
     assert run.data.metrics["judge.crps_dex"] == float(version.tags["judge.crps_dex"])
-    folder = known.download(version, version.tags[judge.PLACE], workspace.root / "inbox")
+    folder = known.download(version, place_of(version.tags[BUNDLE]), workspace.root / "inbox")
     assert (folder / "settings.json").exists()
     assert not (folder / "mock" / "galaxies").exists()
     assert not (folder / "model" / "registry.json").exists()
@@ -279,7 +306,7 @@ def test_a_damaged_bundle_is_refused_and_the_old_champion_stays(made):
     assert version is not None
     make(0.7)  # the workspace can no longer help
     kept = next(
-        (workspace.mlflow / "artifacts").rglob(f"{version.tags[judge.PLACE]}/settings.json")
+        (workspace.mlflow / "artifacts").rglob(f"{place_of(version.tags[BUNDLE])}/settings.json")
     )
     kept.write_text(kept.read_text().replace("2200", "2201"))
     with pytest.raises(WorkspaceError, match="version 2 does not match its checksum"):
@@ -338,10 +365,10 @@ def test_a_champion_with_another_population_weighs_the_workspaces_windows(made):
     assert again.scatter_dex.difference == pytest.approx(0, abs=1e-6)
 
 
-def test_weights_of_another_store_are_not_judged(made):
+def test_weights_that_are_not_the_trainings_are_not_registered(made):
     make, params = made
     workspace = make(1.0)
     card = workspace.model / "model.json"
     write_json(card, read_json(card) | {"weights_sha256": "0" * 64})
-    with pytest.raises(WorkspaceError, match=r"does not have the weights .*cmass train --force"):
+    with pytest.raises(WorkspaceError, match=r"is not what was trained: .cmass train --force"):
         judge.run(workspace, params)
