@@ -36,8 +36,9 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 run: setup  ## the main job: embedded survey to a released catalogue
 	$(BIN)/cmass run $(ARGS)
 
+# One process more than the two cores that it is meant for: many tests wait for a server.
 test: setup  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow and not network" -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not network" -n 3 --dist loadgroup $(ARGS)
 
 test-slow: setup  ## the slow tests: whole pipelines, real servers
 	$(BIN)/python -m pytest -m slow $(ARGS)
