@@ -471,22 +471,27 @@ def estimate(
         list[str] | None,
         typer.Option(
             metavar="NAME=COLUMN",
-            help="Which column of your files holds NAME, as in ra=RAJ2000; once per name.",
+            help="Which column of your files holds NAME, as in ra=RAJ2000, where the guess that is "
+            "shown is wrong; with a unit z=V[km/s] or ra=RA[hourangle]. Once per name.",
         ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder of a model; by default the one that ships.")
     ] = None,
+    recentre: Annotated[
+        bool,
+        typer.Option(
+            help="Move each centre to the peak of the galaxies' density in phase space, as the mocks' "
+            "observer does: for centres that are off by more than 0.2 Mpc/h or 200 km/s."
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Estimate masses of your own clusters with the model that ships with cmass.
-
-    Messages count the rows of a table from 0.
-    """
+    """Estimate masses of your own clusters with the model that ships with cmass."""
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 
-    estimate_files(clusters, galaxies, out, columns=names, model=model)
+    estimate_files(clusters, galaxies, out, columns=names, model=model, recentred=recentre)
 
 
 def _column_map(options: list[str]) -> dict[str, str]:

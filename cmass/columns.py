@@ -1565,6 +1565,14 @@ _COLUMNS += [
 ]  # fmt: skip
 
 _COLUMNS += [
+    # --- clusters of others
+    _c("centre_shift_mpc_h", "float64", "Mpc/h", "pos.angDistance;pos.distance",
+       "How far the centre was moved on the sky, proper; missing where none was looked for", 0,
+       nullable=True),
+    _c("centre_shift_km_s", "float64", "km/s", "spect.dopplerVeloc;arith.diff",
+       "How far the centre was moved in velocity", nullable=True),
+    _c("remark", "string", "", "meta.note",
+       "What the flags mean for this cluster, or why it has no mass; empty where all is well"),
     # --- windows unlike mocks
     _c("outlier_distance", "float64", "", "stat.value",
        "Mean distance to the nearest training mocks, in their standard deviations", 0,
@@ -1772,6 +1780,14 @@ _TABLES = [
         "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p "
         "flag posterior",
         "cluster_id",
+    ),
+    _table(
+        "estimates",
+        "The mass of one of anyone's clusters, with its posterior and remarks in words",
+        "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
+        "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
+        "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p "
+        "flag remark centre_shift_mpc_h centre_shift_km_s posterior",
     ),
     _table(
         "oddity_reference",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,12 +33,18 @@ _log = logging.getLogger(__name__)
 SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ecsv": "ecsv", ".fits": "fits",
     ".fit": "fits", ".vot": "votable", ".votable": "votable", ".xml": "votable",
+    ".tsv": "csv",
 }  # fmt: skip
 
 #: What may stand between the fields of a CSV file, and bytes that are looked at to find out.
 _DELIMITERS, _CSV_START = (",", ";", "\t", "|"), 65536
 
 _ASTROPY = {"ecsv": "ascii.ecsv", "fits": "fits", "votable": "votable"}
+
+
+def plain(name: str) -> str:
+    """A column's name without what people write differently: lower case, letters and digits alone."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def format_of(path: Path | str) -> str:
@@ -73,7 +80,7 @@ def read(
     columns : mapping of str to str, optional
         Our name to the file's name of a column (``{"ra": "RAJ2000"}``).
     text : sequence of str
-        The file's names of columns that are text in CSV even if they look like numbers
+        Names, as `plain` has them, of columns that are text in CSV even if they look like numbers
         (identifiers keep their leading zeros).
 
     Returns
@@ -145,7 +152,8 @@ def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
 
     parse.invalid_row_handler = judge
     # Names and texts as they stand in the file, with the blanks around them.
-    texts = [name for name in names if name.strip(' "') in text]
+    wanted = {plain(name) for name in text}
+    texts = [name for name in names if plain(name) in wanted]
     convert = csv.ConvertOptions(
         strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
     )

@@ -129,6 +129,17 @@ class Bundle:
         return self.posteriors.posterior(predicted, n_galaxies, z, self.edges)
 
     @property
+    def centre_kernel(self) -> tuple[float, float]:
+        """Kernel by which the mocks' observer finds centres: on the sky (Mpc/h), in velocity (km/s)."""
+        observer = self.provenance.get("params", {}).get("mock", {}).get("observer")
+        if observer is None:
+            raise InputError(
+                "the model does not say how its mocks were centred, so that nothing can be recentred as they were",
+                remedy="Use a model that `cmass train --like` or a release made, or the one that ships",
+            )
+        return float(observer["centre_kernel_mpc_h"]), float(observer["centre_kernel_km_s"])
+
+    @property
     def priors(self) -> tuple[Array, Array]:
         """Prior probabilities per bin: flat, halo mass function."""
         flat, hmf = to_numpy(self.grid, "prior_flat", "prior_hmf")

@@ -1,0 +1,268 @@
+"""Masses of anyone's clusters with a trained model: `cmass.estimate` and its command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cmass import formats
+from cmass.columns import FLAGS, flag_words
+from cmass.errors import InputError
+from cmass.estimation import intake
+from cmass.estimation.centres import FARTHEST_KM_S, FARTHEST_MPC_H, Centres, recentre
+from cmass.estimation.intake import CLUSTER_COLUMNS, GALAXY_COLUMNS, Rows
+from cmass.infer import Sample, masses_from_points
+from cmass.pretrained import Bundle, load_bundle
+from cmass.select import PhaseSpace, phase_space
+from cmass.tables import make_table
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+#: Rows that cannot be used are named one by one up to so many.
+_NAMED = 20
+
+
+def estimate(
+    clusters: Any, galaxies: Any, *, columns: Mapping[str, str] | None = None,
+    model: Bundle | Path | str | None = None, recentred: bool = False, progress: bool = True,
+) -> Any:  # fmt: skip
+    """Dynamical masses M200c of clusters from the redshifts of galaxies around them.
+
+    Parameters
+    ----------
+    clusters : astropy.table.Table or pyarrow.Table
+        Columns cluster_id, ra, dec (J2000), z under these or the usual other names; one row a
+        cluster. Angles and velocities (c z) are converted where the table has units.
+    galaxies : astropy.table.Table or pyarrow.Table
+        Columns ra, dec, z; one row a galaxy, in any order. It should hold
+        every galaxy of the survey within 4 h⁻¹ Mpc and 2200 km/s of each cluster, not
+        members alone, and be as deep as the mocks (SDSS: r < 17.77): of a thinned or cut
+        window masses come out too low, and not every such cluster is flagged.
+    columns : mapping of str to str, optional
+        Our column name to the table's, or to ``name[unit]``, where the guess is wrong.
+    model : Bundle or path, optional
+        A bundle, or the folder of one; by default the model that ships.
+    recentred : bool
+        Find the centre of each cluster in phase space first: the peak of the density of galaxies
+        that is uphill from the one given, as in the mocks.
+    progress : bool
+        Show how far the work is, on standard error.
+
+    Returns
+    -------
+    astropy.table.Table or pyarrow.Table
+        Table `estimates` of the column dictionary, of the kind of `clusters` and with its
+        rows in order: `masses`, and a remark in words. Rows that cannot be used (missing or impossible
+        values, an identifier that appears twice, fewer than 4 galaxies) have no mass, a `flag` and a
+        remark that says why.
+
+    Raises
+    ------
+    InputError
+        A table lacks a column, or a column holds no numbers.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> masses = cmass.estimate(Table.read("clusters.fits"), Table.read("galaxies.fits"))
+    """
+    bundle = model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
+    tables = (formats.as_arrow(clusters), formats.as_arrow(galaxies))
+    result = _estimate(tables, bundle, columns or {}, recentred=recentred, progress=progress)
+    return result if isinstance(clusters, pa.Table) else formats.to_astropy(result)
+
+
+def estimate_files(
+    clusters: Path, galaxies: Path, out: Path, *, columns: Mapping[str, str] | None = None,
+    model: Bundle | Path | str | None = None, recentred: bool = False,
+) -> pa.Table:  # fmt: skip
+    """Read two files, estimate masses and write them; formats by suffix.
+
+    Parameters
+    ----------
+    clusters, galaxies, out : Path
+    columns : mapping, optional
+        Our column name to the name in the files; a name that only one of the files has
+        is used for that file.
+    model : Bundle or path, optional
+    recentred : bool
+
+    Returns
+    -------
+    pyarrow.Table
+        What was written: table `estimates`.
+    """
+    formats.format_of(out)
+    for path in (clusters, galaxies):
+        if path.exists() and out.exists() and path.samefile(out):
+            raise InputError(
+                "the masses would overwrite their own input", file=out,
+                remedy="Choose another file for --out",
+            )  # fmt: skip
+    given = dict(columns or {})
+    # An identifier keeps its leading zeros, whatever its column is called.
+    text = [given.get("cluster_id", "cluster_id"), *intake.ALIASES["cluster_id"]]
+    tables = tuple(formats.read(path, text=text) for path in (clusters, galaxies))
+    for path, table in zip((clusters, galaxies), tables, strict=True):
+        if not table.num_rows:
+            raise InputError("the table has no rows", file=path)
+    bundle = model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
+    masses = _estimate(
+        tables, bundle, given, recentred=recentred, files=(clusters, galaxies)
+    )  # fmt: skip
+    formats.write(out, masses)
+    log.info("wrote %s", out)
+    return masses
+
+
+def _estimate(
+    tables: tuple[pa.Table, ...], bundle: Bundle, given: Mapping[str, str], *, recentred: bool = False,
+    progress: bool = True, files: tuple[Path | None, Path | None] = (None, None),
+) -> pa.Table:  # fmt: skip
+    clusters, galaxies = _read_rows(tables, given, files)
+    good = clusters.good
+    _tell_bad_clusters(clusters)
+    places = _usable_galaxies(galaxies, files[1])
+    given_z = clusters.z.copy()
+    found = None
+    if recentred and good.any():
+        found = recentre(
+            clusters.ra[good], clusters.dec[good], clusters.z[good], places, bundle.window,
+            bundle.cosmology, bundle.centre_kernel,
+        )  # fmt: skip
+        for name in ("ra", "dec", "z"):
+            getattr(clusters, name)[good] = getattr(found, name)
+        # A centre may walk out of the range of redshifts, whose values its table may hold.
+        good &= intake.allowed("z", clusters.z)
+        clusters.z[~good] = given_z[~good]
+    space = phase_space(
+        clusters.ra[good], clusters.dec[good], clusters.z[good], *places, bundle.window,
+        bundle.cosmology,
+    )  # fmt: skip
+    masses = masses_from_points(_sample(clusters, good, space), bundle, progress=progress)
+    result = _with_remarks(masses, clusters.reasons, _shifts(found, clusters.good))
+    _summarise(result)
+    return result
+
+
+def _read_rows(
+    tables: tuple[pa.Table, ...], given: Mapping[str, str], files: tuple[Path | None, Path | None]
+) -> tuple[Rows, Rows]:
+    """Columns of both tables as numbers; says which column is what."""
+    names = [table.column_names for table in tables]
+    for ours, theirs in given.items():
+        if not any(theirs in n or theirs.rpartition("[")[0] in n for n in names):
+            raise InputError(
+                f"neither table has a column {theirs!r} to be used as {ours}", column=theirs,
+                remedy=f"{files[0] or 'The table of clusters'} has {', '.join(names[0])}",
+            )  # fmt: skip
+    chosen = []
+    for what, table, needed, file in zip(
+        ("clusters", "galaxies"), tables, (CLUSTER_COLUMNS, GALAXY_COLUMNS), files, strict=True
+    ):
+        chosen.append(intake.choose(table, needed, given, what, file))
+        log.info("%s: %s", file or what, intake.told(chosen[-1]))
+    clusters = intake.cluster_rows(tables[0], chosen[0], files[0])
+    return clusters, intake.rows_of(tables[1], chosen[1], "galaxies", files[1])
+
+
+def _tell_bad_clusters(clusters: Rows) -> None:
+    bad = [row for row, reason in enumerate(clusters.reasons) if reason]
+    for row in bad[:_NAMED]:
+        log.warning(
+            "cluster in row %d (%s) has no mass: %s", row + 1, clusters.cluster_id[row] or "no cluster_id",
+            clusters.reasons[row],
+        )  # fmt: skip
+    if len(bad) > _NAMED:
+        log.warning("%d more clusters cannot be used: see column remark", len(bad) - _NAMED)
+
+
+def _usable_galaxies(galaxies: Rows, file: Path | None) -> tuple[Array, Array, Array]:
+    """ra, dec and z of the galaxies that can be used."""
+    usable = galaxies.good
+    if usable.size and not usable.any():
+        raise InputError(
+            f"no galaxy can be used: in the first row {galaxies.reasons[0]}", file=file,
+            column="ra, dec, z", row=0, value=float(galaxies.z[0]),
+            remedy="ra and dec are angles, z is a redshift or, with [km/s], a velocity; --column names others",
+        )  # fmt: skip
+    if not usable.all():
+        first = int(np.flatnonzero(~usable)[0])
+        log.warning(
+            "%d of %d galaxies left out, the first in row %d: %s", int((~usable).sum()), usable.size,
+            first + 1, galaxies.reasons[first],
+        )  # fmt: skip
+    places = np.column_stack([galaxies.ra, galaxies.dec, galaxies.z])[usable]
+    ordered = places[np.lexsort(places.T)]
+    if repeated := int((ordered[1:] == ordered[:-1]).all(axis=1).sum()):
+        log.warning(
+            "%d galaxies have the ra, dec and z of another: if rows are repeated, remove them, for "
+            "every one counts", repeated,
+        )  # fmt: skip
+    return places[:, 0], places[:, 1], places[:, 2]
+
+
+def _sample(clusters: Rows, good: NDArray[np.bool_], space: PhaseSpace) -> Sample:
+    counts = np.zeros(good.size, np.int64)
+    counts[good] = space.counts(int(good.sum()))
+    return Sample(
+        cluster_id=clusters.cluster_id, ra=clusters.ra, dec=clusters.dec, z=clusters.z,
+        flag=np.where(good, 0, FLAGS["bad_input"].value).astype(np.int32),
+        points=np.column_stack([space.x_proj, space.y_proj, space.v_los]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+    )  # fmt: skip
+
+
+def _shifts(found: Centres | None, good: NDArray[np.bool_]) -> dict[str, Array]:
+    """How far each centre moved; missing where none was looked for."""
+    sky, speed, lost = (np.full(good.size, np.nan) for _ in range(3))
+    if found is not None:
+        sky[good], speed[good], lost[good] = found.shift_mpc_h, found.shift_km_s, found.lost
+    return {"centre_shift_mpc_h": sky, "centre_shift_km_s": speed, "lost": lost}
+
+
+def _with_remarks(masses: pa.Table, reasons: list[str], shifts: dict[str, Array]) -> pa.Table:
+    """Table `estimates`: the masses, shifts of centres, and in words what a flag means for this cluster."""
+    lost = shifts.pop("lost") == 1
+    remarks = []
+    for row, reason in enumerate(reasons):
+        flag = masses["flag"][row].as_py()
+        words = [reason or flag_words(flag)]
+        if lost[row]:
+            words.append(
+                f"centre kept: the nearest peak is beyond {FARTHEST_MPC_H} Mpc/h or {FARTHEST_KM_S:.0f} km/s"
+            )
+        remarks.append("; ".join(word for word in words if word))
+    columns = dict(zip(masses.column_names, masses.columns, strict=True))
+    return make_table("estimates", {**columns, **shifts, "remark": remarks})
+
+
+def _summarise(masses: pa.Table) -> None:
+    """Say how many clusters have a mass, which flags are set, and what looks wrong with all of them."""
+    n = masses.num_rows
+    flags = masses["flag"].to_numpy()
+    log.info(
+        "%d clusters, %d with a mass, %d with a posterior", n, n - masses["log10_m200c"].null_count,
+        n - masses["log10_m200c_p50"].null_count,
+    )  # fmt: skip
+    for one in FLAGS.values():
+        if count := int((flags & one.value > 0).sum()):
+            log.info("%d flagged %s: %s", count, one.name, flag_words(one.value))
+    if n and masses["log10_m200c"].null_count == n:
+        log.warning(
+            "no cluster has a mass: are ra and dec of both tables in degrees, and z redshifts (not "
+            "km/s)?"
+        )
+    odd = int((flags & FLAGS["unlike_mocks"].value > 0).sum())
+    if 2 * odd > n:
+        log.warning(
+            "%d of %d clusters are unlike any mock, and so are their masses: the galaxies should be "
+            "all of the survey in each window, members or not, to the depth of the mocks", odd, n,
+        )  # fmt: skip
