@@ -190,6 +190,8 @@ def end_leftovers(settings: ServiceSettings) -> None:
 
     home = str(settings.home.resolve())
     left = []
+    # A process that has the number of an older one is told by psutil's memory to be gone, and left alone.
+    psutil.process_iter.cache_clear()
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == home:

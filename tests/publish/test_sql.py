@@ -101,7 +101,7 @@ def test_variables_of_the_calling_program_stay_hidden(latest: Path) -> None:
 
 
 def test_no_release_and_a_damaged_one_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="there is no release yet"):
+    with pytest.raises(WorkspaceError, match="no release is there"):
         query(tmp_path / "latest", "SELECT 1")
     (tmp_path / "cmass.duckdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(WorkspaceError, match="cannot be opened"):
