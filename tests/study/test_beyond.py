@@ -425,6 +425,7 @@ def place(tmp_path_factory):
     return workspace
 
 
+@pytest.mark.slow
 def test_learning_curve(place, monkeypatch):
     params = tiny_params()
     result = study.run_study("learning", place, params, seeds=(1,))
