@@ -64,6 +64,9 @@ def test_a_file_knows_how_its_network_estimates(tmp_path: Path, averaged, activa
 @pytest.mark.parametrize("symmetries", [(0,), (0, 14), (0, 1, 9, 15)])
 def test_the_keras_model_estimates_as_the_network_does(symmetries):
     """The compiled loops turn by their own code; both are single precision, of numbers near one."""
+    import keras
+
+    keras.utils.set_random_seed(3)  # one in many draws answers nothing but zero
     weights = cnn3d.build(12).get_weights()
     network = CompiledCNN3D(weights, 12, rectified=True, symmetries=symmetries)
     grids = np.random.default_rng(1).random((3, 12, 12, 12)).astype(np.float16).astype(np.float32)
