@@ -482,7 +482,7 @@ def estimate(
         bool,
         typer.Option(
             help="Move each centre to the peak of the galaxies' density in phase space, as the mocks' "
-            "observer does: for centres that are off by more than 0.2 Mpc/h or 200 km/s."
+            "observer does: for centres that are poorly known."
         ),
     ] = False,
     debug: Debug = False,

@@ -1660,6 +1660,13 @@ def _table(name: str, description: str, columns: str, key: str = "") -> TableSch
     )
 
 
+#: What is said of a cluster's mass, but for its posterior.
+_MASS = (
+    "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
+    "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
+    "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p flag"
+)
+
 _TABLES = [
     _table(
         "raw_clusters",
@@ -1775,19 +1782,13 @@ _TABLES = [
     _table(
         "masses",
         "The mass of one cluster, with its posterior",
-        "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
-        "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
-        "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p "
-        "flag posterior",
+        f"{_MASS} posterior",
         "cluster_id",
     ),
     _table(
         "estimates",
         "The mass of one of anyone's clusters, with its posterior and remarks in words",
-        "cluster_id ra dec z n_galaxies log10_m200c log10_m200c_p16 log10_m200c_p50 "
-        "log10_m200c_p84 log10_m200c_hmf_p16 log10_m200c_hmf_p50 log10_m200c_hmf_p84 sigma_minus "
-        "sigma_plus log10_m200c_dispersion outlier_distance outlier_p second_peak second_peak_p "
-        "flag remark centre_shift_mpc_h centre_shift_km_s posterior",
+        f"{_MASS} remark centre_shift_mpc_h centre_shift_km_s posterior",
     ),
     _table(
         "oddity_reference",

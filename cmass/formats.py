@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 
 from cmass import limits
-from cmass.columns import COLUMNS
 from cmass.errors import InputError
 from cmass.tables import atomic_path
 
@@ -436,16 +435,3 @@ def as_arrow(table: Any) -> pa.Table:
         f"a table of type {type(table).__name__} is not known",
         remedy="Give an astropy Table or a pyarrow Table; cmass.formats.read reads files",
     )
-
-
-def require(table: pa.Table, names: list[str], what: str, file: Path | str | None = None) -> None:
-    """Raise where a column is missing, and say what the table has instead."""
-    lacking = [n for n in names if n not in table.column_names]
-    if lacking:
-        meanings = "; ".join(f"{n}: {COLUMNS[n].description}" for n in lacking)
-        raise InputError(
-            f"the table of {what} lacks {', '.join(lacking)}", file=file,
-            column=", ".join(lacking),
-            remedy=f"It has {', '.join(table.column_names) or 'no columns'}. Name yours with "
-            f"--column {lacking[0]}=YOURS ({meanings})",
-        )  # fmt: skip

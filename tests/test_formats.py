@@ -237,8 +237,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_neither_arrow_nor_astropy():
     with pytest.raises(InputError, match="dict"):
         formats.as_arrow({"ra": [1]})
-
-
-def test_missing_columns_say_what_is_needed():
-    with pytest.raises(InputError, match=r"lacks dec, z.*It has ra.*--column dec=YOURS"):
-        formats.require(pa.table({"ra": [1.0]}), ["ra", "dec", "z"], "galaxies")

@@ -130,7 +130,6 @@ def _estimate(
     good = clusters.good
     _tell_bad_clusters(clusters)
     places = _usable_galaxies(galaxies, files[1])
-    given_z = clusters.z.copy()
     found = None
     if recentred and good.any():
         found = recentre(
@@ -139,15 +138,12 @@ def _estimate(
         )  # fmt: skip
         for name in ("ra", "dec", "z"):
             getattr(clusters, name)[good] = getattr(found, name)
-        # A centre may walk out of the range of redshifts, whose values its table may hold.
-        good &= intake.allowed("z", clusters.z)
-        clusters.z[~good] = given_z[~good]
     space = phase_space(
         clusters.ra[good], clusters.dec[good], clusters.z[good], *places, bundle.window,
         bundle.cosmology,
     )  # fmt: skip
     masses = masses_from_points(_sample(clusters, good, space), bundle, progress=progress)
-    result = _with_remarks(masses, clusters.reasons, _shifts(found, clusters.good))
+    result = _with_remarks(masses, clusters.reasons, _shifts(found, good))
     _summarise(result)
     return result
 

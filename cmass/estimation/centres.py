@@ -33,7 +33,8 @@ class Centres:
     shift_mpc_h, shift_km_s : ndarray, shape (n,)
         Distance on the sky (proper Mpc/h) and in velocity; zero for those that stay.
     lost : ndarray of bool, shape (n,)
-        The density rises to a peak beyond `FARTHEST_MPC_H` or `FARTHEST_KM_S`: the given centre stays.
+        The density rises to a peak beyond `FARTHEST_MPC_H` or `FARTHEST_KM_S`, or to a blueshift: the
+        given centre stays.
     """
 
     ra: Array
@@ -62,8 +63,8 @@ def recentre(
     kernel : tuple of float
         Width of the Gaussian kernel on the sky (proper Mpc/h) and in velocity (km/s).
     """
-    at = np.column_stack([ra, dec, z]).astype(float)
-    moving = np.ones(len(at), bool)
+    given = np.column_stack([ra, dec, z]).astype(float)
+    at, moving = given.copy(), np.ones(len(given), bool)
     for _ in range(_ROUNDS):
         rows = np.flatnonzero(moving)
         if not rows.size:
@@ -74,9 +75,10 @@ def recentre(
         moving[rows] = (np.hypot(steps[:, 0], steps[:, 1]) > _STILL_MPC_H) | (
             np.abs(steps[:, 2]) > _STILL_KM_S
         )
-    sky, speed = _shifts(np.column_stack([ra, dec, z]), at, cosmology)
-    lost = (sky > FARTHEST_MPC_H) | (np.abs(speed) > FARTHEST_KM_S)
-    at[lost] = np.column_stack([ra, dec, z])[lost]
+        moving &= at[:, 2] > 0  # no window can be laid about a blueshift
+    sky, speed = _shifts(given, at, cosmology)
+    lost = (sky > FARTHEST_MPC_H) | (np.abs(speed) > FARTHEST_KM_S) | (at[:, 2] <= 0)
+    at[lost] = given[lost]
     return Centres(
         at[:, 0], at[:, 1], at[:, 2], np.where(lost, 0.0, sky), np.where(lost, 0.0, speed), lost
     )

@@ -380,10 +380,8 @@ def register_again(workspace: Workspace, params: Params) -> None:
         len(history["epoch"]), *(history[n] for n in ("loss", "val_loss", "learning_rate"))
     )
     weights = workspace.model / "cnn3d.weights.h5"
-    network, summary = (
-        cnn3d.load(weights, params.voxels.n),
-        read_json(workspace.model / "model.json"),
-    )
+    network = cnn3d.load(weights, params.voxels.n)
+    summary = read_json(workspace.model / "model.json")
     if file_digest(weights) != summary["weights_sha256"]:
         raise WorkspaceError(
             f"{weights} is not what was trained: `cmass train --force` makes it again"

@@ -89,3 +89,18 @@ def test_a_second_look_moves_nothing():
     )
     assert again.shift_mpc_h[0] < 0.02
     assert abs(again.shift_km_s[0]) < 20
+
+
+def test_a_peak_at_a_blueshift_is_lost_and_stops_nobody():
+    rng = np.random.default_rng(6)
+    near = cluster(rng, 30.0, -5.0, 0.004, n=300, sigma_km_s=50.0)
+    galaxies = (near[0], near[1], near[2] - 0.0045)
+    far = cluster(rng, 90.0, 5.0, 0.05)
+    both = tuple(np.concatenate(one) for one in zip(galaxies, far, strict=True))
+    found = recentre(
+        np.array([30.0, 90.0]), np.array([-5.0, 5.0]), np.array([0.001, 0.0505]), both,
+        WindowParams(), CosmologyParams(), KERNEL,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.lost, [True, False])
+    assert found.z[0] == 0.001
+    assert abs(found.z[1] - 0.05) < 0.0005
