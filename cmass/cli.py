@@ -472,7 +472,7 @@ def estimate(
         typer.Option(
             metavar="NAME=COLUMN",
             help="Which column of your files holds NAME, as in ra=RAJ2000, where the guess that is "
-            "shown is wrong; with a unit z=V[km/s] or ra=RA[hourangle]. Once per name.",
+            "shown is wrong; with a unit z=V\\[km/s] or ra=RA\\[hourangle]. Once per name.",
         ),
     ] = None,
     model: Annotated[

@@ -400,3 +400,9 @@ def test_evaluate_without_later_products_says_what_they_lack(call, monkeypatch, 
     assert {"cmass split", "cmass posterior", "cmass trial"} <= commands
     assert "`cmass trial` makes" in " ".join(done.output.split())
     assert str(trial.figures) in done.output.replace("\n", "")
+
+
+def test_help_shows_units_in_brackets() -> None:
+    """Rich takes brackets for its own."""
+    words = " ".join(CliRunner().invoke(cli.app, ["estimate", "--help"]).output.split())
+    assert "[km/s]" in words and "[hourangle]" in words

@@ -12,6 +12,7 @@ from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import archive, tags
+from cmass.versions.store import Store
 from cmass.workspace import Workspace
 from tests.versions.test_tags import repository  # noqa: F401
 
@@ -73,9 +74,13 @@ def test_the_tag_outlives_an_archive_and_the_same_inputs_make_it_again(data):
     archive.archive(data)
     said = archive.archived(data, VERSION)
     shutil.rmtree(data / "archive")
+    assert not archive.is_kept(data)
     archive.archive(data)
     assert archive.is_kept(data)
     assert archive.archived(data, VERSION) == said
+    back = data.parent / "back"
+    Store(data / "archive").get(VERSION, said["pointer"], said["sha256"], back)
+    assert (back / "raw" / "a.bin").read_bytes() == b"words"
 
 
 def test_what_nobody_wants_archived_is_remembered(data):
