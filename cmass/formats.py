@@ -335,6 +335,7 @@ def fits_hdu(table: Table) -> BinTableHDU:
         unit = table[name].meta.get("unit", "")
         if unit:
             hdu.header[f"TUNIT{number}"] = unit
+    hdu.header["LONGSTRN"] = ("OGIP 1.0", "long texts go on in CONTINUE")
     return hdu
 
 

@@ -264,8 +264,8 @@ def _check_rows(connection: DuckDBPyConnection, name: str, table: pa.Table, fold
         )
 
 
-def check_sums(folder: Path) -> None:
-    """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
+def listed_sums(folder: Path) -> dict[str, str]:
+    """Checksums by file of a release, as its SHA256SUMS has them."""
     sums = folder / SUMS
     if not sums.is_file():
         raise WorkspaceError(f"{folder} has no {SUMS}: it is not a complete release")
@@ -274,7 +274,12 @@ def check_sums(folder: Path) -> None:
     except UnicodeDecodeError as error:
         raise WorkspaceError(f"{sums} is damaged: {error}") from error
     lines = [line.partition("  ") for line in text.splitlines()]
-    listed = {name: digest for digest, _, name in lines}
+    return {name: digest for digest, _, name in lines}
+
+
+def check_sums(folder: Path) -> None:
+    """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
+    listed = listed_sums(folder)
     present = {str(p.relative_to(folder)) for p in _files(folder)} - {SUMS}
     if not listed or present != set(listed):
         odd = sorted(present ^ set(listed))

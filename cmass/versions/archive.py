@@ -16,7 +16,7 @@ from cmass.params import Params
 from cmass.pipeline import what_changed, workspace_lock
 from cmass.promotion.bundle import link_files
 from cmass.publish.changes import FILE as CHANGES
-from cmass.publish.release import SUMS, check_sums, complete_releases, version_folder
+from cmass.publish.release import check_sums, complete_releases, listed_sums, version_folder
 from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import tags
 from cmass.versions.store import Store
@@ -252,6 +252,7 @@ def parquet_sums(folder: Path) -> dict[str, str]:
 
     What changed since the release before is left out: made again alone, a release has none before it.
     """
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("  ", 1) for line in lines)
-    return {name: digest for digest, name in pairs if name.endswith(".parquet") and name != CHANGES}
+    return {
+        name: digest for name, digest in listed_sums(folder).items()
+        if name.endswith(".parquet") and name != CHANGES
+    }  # fmt: skip

@@ -107,17 +107,17 @@ def _same(values: Any, expected: pa.ChunkedArray, tolerance: float) -> bool:
         text = pc.fill_null(expected, "").to_numpy(zero_copy_only=False).astype(str)
         return bool((np.ma.filled(values, "").astype(str) == text).all())
     if pa.types.is_list(kind):
-        flat = np.ma.filled(values, np.nan).ravel()
+        flat: np.ndarray = np.ma.filled(values, np.nan).ravel()
         return bool(np.array_equal(flat[np.isfinite(flat)], pc.list_flatten(expected).to_numpy()))
     if pa.types.is_floating(kind):
-        here = np.ma.filled(np.ma.asarray(values, float), np.nan)
+        here: np.ndarray = np.ma.filled(np.ma.asarray(values, float), np.nan)
         return bool(np.allclose(here, expected.to_numpy(), rtol=0, atol=tolerance, equal_nan=True))
     missing = np.ma.getmaskarray(np.ma.asarray(values))
-    here = np.ma.getdata(values)
+    whole = np.ma.getdata(values)
     if (missing != expected.is_null().to_numpy()).any():
         return False
     there = pc.fill_null(expected, 0).to_numpy()
-    return bool((here[~missing] == there[~missing]).all())
+    return bool((whole[~missing] == there[~missing]).all())
 
 
 def with_vo_units(table: pa.Table, *, quoted: bool = True) -> pa.Table:

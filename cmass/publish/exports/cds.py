@@ -30,7 +30,7 @@ _DECIMALS = {
 TOLERANCE = {unit: 0.500001 * 10.0**-n for unit, n in _DECIMALS.items()}
 #: Units as the CDS writes logarithms.
 _UNITS = {"log10(Msun/h)": "[Msun/h]"}
-_WIDTH = 78
+_WIDTH, _RULE = 78, 80 * "-"
 
 
 def write(
@@ -48,6 +48,13 @@ def write(
     maker.makeReadMe(readme)
     (place / "ReadMe").write_text(readme.getvalue(), encoding="utf-8")
     _maker(folder, files, facts, ".mrt").toMRT()
+    for name in files:
+        file = folder / f"{name}.mrt"
+        text = file.read_text(encoding="utf-8")
+        # Empty lines below the description, which STILTS does not take for a part of it.
+        file.write_text(
+            text.replace(f"\n\n{_RULE}\n\n{_RULE}\n", f"\n{_RULE}\n", 1), encoding="utf-8"
+        )
 
 
 def _maker(
@@ -71,9 +78,8 @@ def _maker(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units that astropy does not know
             plain = table.drop_columns([c for c in table.column_names if c == "posterior"])
-            one = maker.addTable(
-                formats.to_astropy(plain), f"{name}{suffix}", TABLES[name].description
-            )
+            words = TABLES[name].description.removesuffix(", with its posterior")
+            one = maker.addTable(formats.to_astropy(plain), f"{name}{suffix}", words)
             for column in one.get_column():
                 _dress(column, plain)
     return maker

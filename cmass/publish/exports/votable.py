@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 TOLERANCE: dict[str, float] = {}
 #: What the XML says of the program that wrote it: the bytes of Parquet shall not depend on it.
 _MADE_BY = re.compile(rb"<!--.*?-->\s*", re.DOTALL)
+#: Where rows stand in a VOTable, and what stands there in the one inside a Parquet file.
+_DATA = re.compile(rb"<DATA>.*?</DATA>|<DATA */>|(?=</TABLE>)", re.DOTALL)
+_WORDS = re.compile(rb"(?<=<DESCRIPTION)>(.*?)</DESCRIPTION>", re.DOTALL)
+_PARQUET = b'<PARQUET type="Parquet-local-XML"/>'
 
 
 def write(
@@ -78,8 +82,8 @@ def _document(tables: Mapping[str, pa.Table], infos: list[tuple[str, str, str]])
     document.resources.append(resource)
     if any("ra" in table.column_names for table in tables.values()):
         resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS", epoch="J2000"))
-    for name, value, words in infos:
-        info = tree.Info(name=name, value=value)
+    for number, (name, value, words) in enumerate(infos):
+        info = tree.Info(ID=f"info{number}", name=name, value=value)
         info.content = words
         resource.infos.append(info)
     for name, table in tables.items():
@@ -102,23 +106,24 @@ def _document(tables: Mapping[str, pa.Table], infos: list[tuple[str, str, str]])
 def with_votable(name: str, table: pa.Table) -> pa.Table:
     """The table, with a VOTable of its columns in the metadata that Parquet keeps."""
     document = _document({name: table.slice(0, 0)}, [])
+    metadata = dict(table.schema.metadata or {})
+    for field in document.get_first_table().fields:
+        values = table[field.name]
+        if pa.types.is_list(values.type):
+            field.arraysize = "*"
+        elif pa.types.is_string(values.type):
+            longest = str(pc.max(pc.utf8_length(values)).as_py() or 1)
+            field.datatype, field.arraysize = "unicodeChar", longest
+            # astropy's reader of Parquet would go through all rows for it.
+            metadata[f"table::len::{field.name}".encode()] = longest.encode()
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         document.to_xml(stream)
         xml = _MADE_BY.sub(b"", stream.getvalue())
-    data = re.compile(rb"<DATA>.*?</DATA>|<DATA/>", re.DOTALL)
-    xml, n = data.subn(b'<PARQUET type="Parquet-local-XML"/>', xml)
-    if n == 0:
-        xml = xml.replace(b"</TABLE>", b'<PARQUET type="Parquet-local-XML"/>\n  </TABLE>')
-    metadata = {
-        **(table.schema.metadata or {}), b"IVOA.VOTable-Parquet.version": b"1.0",
-        b"IVOA.VOTable-Parquet.content": xml,
-    }  # fmt: skip
-    for field in table.schema:
-        if pa.types.is_string(field.type):
-            # astropy's reader of Parquet would go through all rows for it.
-            longest = pc.max(pc.utf8_length(table[field.name])).as_py() or 1
-            metadata[f"table::len::{field.name}".encode()] = str(longest).encode()
+    metadata[b"IVOA.VOTable-Parquet.version"] = b"1.0"
+    # One line each: astropy would keep the breaks.
+    xml = _WORDS.sub(lambda found: b">" + b" ".join(found[1].split()) + b"</DESCRIPTION>", xml)
+    metadata[b"IVOA.VOTable-Parquet.content"] = _DATA.sub(_PARQUET, xml)
     return table.replace_schema_metadata(metadata)
 
 
