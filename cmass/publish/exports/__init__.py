@@ -20,7 +20,7 @@ from cmass.columns import VO_UNITS
 from cmass.errors import WorkspaceError
 
 #: Most rows of a table by format.
-ROWS_MAX = {"fits": 3_000_000, "votable": 200_000, "cds": 50_000}
+ROWS_MAX = {"fits": 500_000, "votable": 50_000, "cds": 10_000}
 #: Tables by format, and those that are written into the same file.
 TABLES_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "fits": {"masses": ("posterior_grid",), "clusters": (), "galaxies": ()},
