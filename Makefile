@@ -71,6 +71,10 @@ audit: setup  ## pinned versions against known faults, licences; ONLINE=1: pip-a
 	@if test -n "$(ONLINE)"; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-audit; fi
 	$(BIN)/python -m tests.audit $(if $(ONLINE),--online)
 
+docs: setup  ## the documentation site, into build/docs: a broken link or tutorial ends it
+	$(BIN)/python -m sphinx -M html . build/docs -c docs/site -d build/doctrees -j 2 -q -W --keep-going
+	$(BIN)/python -m tests.docs.offline build/docs/html
+
 references: setup  ## docs/reference/ from the code; names what lacks words
 	$(BIN)/python -m tests.docs
 

@@ -453,7 +453,7 @@ def python_page() -> str:
 
     parts = [
         "# Python", "",
-        "What most people call, in full; below, every module. On the documentation site each module has a page of its own.", "",
+        "What most people call, in full; below, every module. On the documentation site each package has a page of its own.", "",
         *_whole("cmass.estimate", cmass.estimate), *_whole("cmass.voxels.density_grid", voxels.density_grid),
         *_whole("cmass.pretrained.load_bundle", pretrained.load_bundle), *_whole("cmass.formats.read", formats.read),
         "## Modules", "", "| module | |", "|---|---|",
