@@ -88,7 +88,9 @@ def _navigation() -> str:
     pages = [p for kind in ("*.md", "*.py") for p in (ROOT / "docs").rglob(kind)]
     here = {str(p.relative_to(ROOT).with_suffix("")) for p in pages if "site" not in p.parts}
     here |= {"CHANGELOG", "data/README", "docs/reference/api/modules"}
-    lists = {caption: [page for page in named if page in here] for caption, named in NAVIGATION.items()}
+    lists = {
+        caption: [page for page in named if page in here] for caption, named in NAVIGATION.items()
+    }
     lists["Tutorials"] = sorted(page for page in here if page.startswith("docs/tutorials/"))
     lists["More"] = sorted(here.difference(*lists.values()))
     return "".join(

@@ -37,14 +37,18 @@ def executed(text: str) -> Any:
     import jupytext
     import nbformat
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     kept = _KEPT / f"{_digest(text)}.ipynb"
     if kept.exists():
         return nbformat.read(kept, as_version=4)
     notebook = jupytext.reads(text, fmt="py:percent")
     with tempfile.TemporaryDirectory(prefix="cmass-tutorial-") as folder:
+        # A socket file instead of ports, which others on the machine could listen to.
+        local = Config({"KernelManager": {"transport": "ipc"}})
+        where = {"metadata": {"path": folder}}
         NotebookClient(
-            notebook, timeout=_CELL_S, kernel_name="python3", resources={"metadata": {"path": folder}}
+            notebook, timeout=_CELL_S, kernel_name="python3", resources=where, config=local
         ).execute()
     kept.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, kept)
