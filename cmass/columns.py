@@ -138,7 +138,7 @@ FLAGS: dict[str, Flag] = {
             "over 16 % of the posterior lies within one kernel width of an edge of the prior",
         ),
         Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
-        Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
+        Flag(6, "window_incomplete", "the window reaches outside the survey"),
         Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),
         Flag(
             8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
@@ -155,6 +155,12 @@ FLAGS: dict[str, Flag] = {
             "two_clusters",
             "a second structure in the window, taller beside the cluster "
             "than in the mocks without a second cluster, but for a part oddity.false_alarm (0.01)",
+        ),
+        Flag(
+            12,
+            "depth_outside_training",
+            "the survey is deeper, shallower or sparser than the mocks, as its magnitudes or the numbers "
+            "of galaxies around all of its clusters show",
         ),
     )
 }

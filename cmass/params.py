@@ -492,6 +492,9 @@ class OddityParams(_Section):
         0.2, "a neighbour up to this part of the cluster's mass is no second cluster", gt=0
     )
     neighbour_galaxies: int = _f(3, "fewest galaxies in the window that make a neighbour", ge=1)
+    depth_tolerance_mag: float = _f(
+        0.3, "flux limits that differ by no more are one (0.35 mag moves masses by 0.04 dex)", gt=0
+    )
     n_injected: int = _f(
         300, "windows of the evaluation set in which something is put wrong", ge=10
     )
