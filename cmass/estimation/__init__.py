@@ -265,6 +265,7 @@ def usable_galaxies(galaxies: Rows, file: Path | None) -> tuple[Array, Array, Ar
 
 
 def sample_of(clusters: Rows, good: NDArray[np.bool_], space: PhaseSpace) -> Sample:
+    """Galaxies in the windows of the clusters that can be used; the others have none."""
     counts = np.zeros(good.size, np.int64)
     counts[good] = space.counts(int(good.sum()))
     return Sample(

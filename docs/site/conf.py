@@ -29,10 +29,12 @@ exclude_patterns = [
     *(p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in ("docs", "data")),
     "data/[!R]*",
     "docs/site",
+    "docs/reference/api/modules.rst",
 ]
 
 #: Where pages stand in the navigation; a page of docs/ that is not named stands at its end.
 NAVIGATION = {
+    "Getting started": ["docs/start"],
     "Your own clusters": ["docs/your-clusters", "docs/mistakes"],
     "Tutorials": [],
     "The catalogue": ["docs/catalogue", "docs/formats", "docs/queries", "docs/reference/columns"],
@@ -42,7 +44,7 @@ NAVIGATION = {
     ],
     "Reference": [
         "docs/reference/commands", "docs/reference/parameters", "docs/reference/environment",
-        "docs/reference/python", "docs/reference/api/modules",
+        "docs/reference/python", "docs/reference/api/cmass",
     ],
     "About": ["CHANGELOG", "docs/licences"],
 }  # fmt: skip
@@ -53,6 +55,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "off"
 nb_custom_formats = {".py": "tests.docs.tutorials.executed"}
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 apidoc_modules = [
     {
@@ -87,7 +90,7 @@ def _navigation() -> str:
     """Hidden tables of contents, one a caption, of the pages that there are."""
     pages = [p for kind in ("*.md", "*.py") for p in (ROOT / "docs").rglob(kind)]
     here = {str(p.relative_to(ROOT).with_suffix("")) for p in pages if "site" not in p.parts}
-    here |= {"CHANGELOG", "data/README", "docs/reference/api/modules"}
+    here |= {"CHANGELOG", "data/README", "docs/reference/api/cmass"}
     lists = {
         caption: [page for page in named if page in here] for caption, named in NAVIGATION.items()
     }
