@@ -126,9 +126,10 @@ for row in masses:
 # %%
 import matplotlib.pyplot as plt
 
-truth = dict(
-    zip(*(survey["survey_truth"][c].to_pylist() for c in ("cluster_id", "log10_m200c_true")))
+names, masses_true = (
+    survey["survey_truth"][c].to_pylist() for c in ("cluster_id", "log10_m200c_true")
 )
+truth = dict(zip(names, masses_true, strict=True))
 true = np.array([truth[name] for name in masses["cluster_id"]])
 low, middle, high = (np.array(masses[f"log10_m200c_{p}"]) for p in ("p16", "p50", "p84"))
 odd = np.array(masses["flag"]) > 0
