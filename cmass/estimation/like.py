@@ -183,7 +183,8 @@ def train(
     workspace = Workspace(out / WORK, params.profile, params.survey)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / PARAMS_FILE) as temporary:
-        text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
+        values = params.model_dump(mode="json") | {"profiles": {params.profile: {}}}
+        text = yaml.safe_dump(values, sort_keys=False)
         temporary.write_text(text, encoding="utf-8")
     write_json(out / SURVEY_FILE, asdict(survey))
     with workspace_lock(workspace):
