@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
+from typer.core import TyperGroup
 
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError, WorkspaceError
@@ -48,8 +49,21 @@ EXIT_CODES = (
     "6 Dask scheduler or worker; 7 data contract; 130 interrupted."
 )
 
+
+class _Commands(TyperGroup):
+    """Commands whose errors say what is wrong, without the words of the library that found it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="cmass",
+    cls=_Commands,
     help="Galaxy cluster masses with calibrated posteriors, from redshifts and positions.",
     epilog=(
         "Example: [bold]cmass run[/bold] makes a released catalogue from the embedded survey.\n\n"
@@ -167,7 +181,14 @@ def _resolve(
     if mirror is not None and survey == "embedded":
         raise ParameterError("--mirror serves --survey sdss; the embedded survey reads no mirror")
     if mirror is not None and not mirror.is_dir():
-        raise InputError("the mirror is not a folder", file=mirror)
+        raise InputError(
+            "the mirror is no folder"
+            if mirror.exists()
+            else "there is no such folder to be a mirror",
+            file=mirror,
+            remedy="A mirror holds galwcat19/ and sdss/, as data/README.md says; without --mirror "
+            "the sources are asked over the network",
+        )
     values = load_params(
         params,
         profile,
@@ -621,6 +642,7 @@ def _column_map(options: list[str]) -> dict[str, str]:
             raise ParameterError(
                 f"--column {option}: NAME is one of {', '.join(_NAMES)}, or that of one table, as "
                 "clusters.ra or galaxies.ra"
+                + (f". The other way round: --column {theirs}={name}" if theirs in _NAMES else "")
             )
         if name in names:
             raise ParameterError(f"--column {name} is given twice")
@@ -646,7 +668,9 @@ def sql(
     ] = "table",
     release: Annotated[
         Path | None,
-        typer.Option(help="Folder of a release; by default the latest in the data folder."),
+        typer.Option(
+            help="A release: its folder, or its version in the data folder; by default the latest."
+        ),
     ] = None,
     own: Annotated[
         list[str] | None,
@@ -663,7 +687,7 @@ def sql(
     """Ask the released catalogue in SQL."""
     from cmass.publish import sql as door
 
-    folder = release or data / "release" / "latest"
+    folder = door.find_release(data, release)
     if (words := door.check(folder)) is not None:
         typer.echo(f"warning: {words}", err=True)
     answer = door.query(folder, query, tables=door.own_tables(own or ()))

@@ -7,6 +7,7 @@ metadata, as the column dictionary writes them.
 from __future__ import annotations
 
 import codecs
+import difflib
 import io
 import logging
 import re
@@ -62,10 +63,37 @@ def format_of(path: Path | str) -> str:
     kind = SUFFIXES.get(suffixes[-1]) if suffixes else None
     if kind is None:
         raise InputError(
-            "the suffix names no format that is known", file=path,
-            remedy=f"Use one of {' '.join(SUFFIXES)}",
+            "the suffix names no format that is known" if suffixes else "the name has no suffix that "
+            "says the format", file=path,
+            remedy=f"Use one of {' '.join(SUFFIXES)}; text in columns is .csv",
         )  # fmt: skip
     return kind
+
+
+#: What files begin with, and how that is called; formats that are read by their own names.
+_BEGINNINGS = {
+    b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %ECSV": "ecsv", b"<?xml": "votable",
+    b"<VOTABLE": "votable", b"<!DOCTYPE": "a web page", b"<html": "a web page", b"\x89HDF": "HDF5",
+    b"PK\x03\x04": "a spreadsheet or zip file", b"%PDF": "PDF",
+}  # fmt: skip
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    """Raise where a file begins as one that its suffix does not say."""
+    with pa.input_stream(path, compression="detect") as stream:
+        start = stream.read(200).lstrip()
+    found = next((name for begin, name in _BEGINNINGS.items() if start.startswith(begin)), "")
+    if not found and kind in ("parquet", "fits", "votable") and start.isascii():
+        found = "csv"
+    # The header of ECSV is comments, so that it may be read as CSV.
+    if not found or found == kind or (found, kind) == ("ecsv", "csv"):
+        return
+    suffix = next((end for end, name in SUFFIXES.items() if name == found), None)
+    raise InputError(
+        f"not readable as {kind}: it is {'text' if found == 'csv' else found}", file=path,
+        remedy=f"Rename it to {path.stem}{suffix}" if suffix else "Give a table in one of "
+        f"{' '.join(SUFFIXES)}",
+    )  # fmt: skip
 
 
 def read(
@@ -98,10 +126,15 @@ def read(
     path = Path(path)
     kind = format_of(path)
     if not path.is_file():
-        raise InputError("there is no such file", file=path)
+        close = difflib.get_close_matches(path.name, _names_beside(path), 1)
+        raise InputError(
+            "there is no such file", file=path,
+            remedy=f"There is {path.with_name(close[0])}" if close else None,
+        )  # fmt: skip
     if path.stat().st_size == 0:
         raise InputError("the file is empty", file=path)
     limits.check_unpacked_size(path)
+    _check_kind(path, kind)
     if kind == "votable":
         limits.check_votable(path)
     try:
@@ -125,6 +158,11 @@ def read(
             remedy="Is it complete, and does its suffix say what it is?",
         ) from error  # fmt: skip
     return rename(table, columns or {}, path)
+
+
+def _names_beside(path: Path) -> list[str]:
+    """Names of the files in the folder of `path`."""
+    return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -310,6 +310,18 @@ class FilesParams(_Section):
         return self
 
 
+def _numbers_in(section: BaseModel, prefix: str = "") -> list[str]:
+    """Dotted names of the numbers in a section and those below."""
+    names: list[str] = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            names += _numbers_in(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            names.append(prefix + name)
+    return names
+
+
 class MockParams(_Section):
     """The embedded simulator, simulation files, and their observer (SPEC section 3)."""
 
@@ -352,7 +364,9 @@ class MockParams(_Section):
             section = getattr(self, section_name, None)
             value = getattr(section, field, None)
             if not isinstance(section, _Section) or not isinstance(value, float):
-                raise ValueError(f"nuisance.{name}: no such parameter, or not a number")
+                close = difflib.get_close_matches(name, _numbers_in(self), 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"nuisance.{name}: no such parameter, or not a number{hint}")
             if half_width < 0:
                 raise ValueError(f"nuisance.{name}: the half width is negative ({half_width})")
             for end in (value - half_width, value + half_width) if value else ():
@@ -921,16 +935,19 @@ def _known_names(location: tuple[int | str, ...]) -> list[str]:
 def _explain(error: ValidationError, source: str) -> ParameterError:
     lines = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(
                 str(item["loc"][-1]), _known_names(item["loc"][:-1]), 1
             )
             hint = f"; did you mean {close[0]!r}?" if close else ""
             lines.append(f"{name}: no such parameter{hint}")
-        else:
-            value = "" if isinstance(item["input"], dict) else f" (value {item['input']!r})"
-            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{value}")
+            continue
+        value = "" if isinstance(item["input"], dict) else f" (value {item['input']!r})"
+        words = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "model_type":
+            words = "expected names and values below it, indented"
+        lines.append(f"{name}: {words}{value}" if name else f"{words}{value}")
     return ParameterError(f"{source}: " + "\n  ".join(lines))
 
 
@@ -1019,7 +1036,10 @@ def load_params(
     except FileNotFoundError:
         raise ParameterError(f"{source}: no such file") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ParameterError(f"{source}: not readable as YAML: {error}") from error
+        words = str(error).replace('in "<unicode string>", ', "")
+        if "'\\t'" in words:
+            words += "\nIndent with blanks: YAML takes no tabs"
+        raise ParameterError(f"{source}: not readable as YAML: {words}") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{source}: expected names and values at the top level")
     profiles = values.pop("profiles", None) or {}

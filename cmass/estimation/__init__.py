@@ -138,7 +138,7 @@ def estimate_files(
     if made.table["log10_m200c"].null_count == made.table.num_rows:
         raise InputError(
             "no cluster has a mass",
-            remedy=f"{made.hint or ''} Column remark of {out} says why for each",
+            remedy=f"{made.hint}{'. ' if made.hint else ''}Column remark of {out} says why for each",
         )
     if made.hint:
         log.warning("%s", made.hint)
@@ -228,7 +228,7 @@ def _tell_bad_clusters(clusters: Rows, file: Path | None) -> None:
     if clusters.reasons and not clusters.good.any():
         raise InputError(
             f"no cluster can be used: {clusters.reasons[0]}", file=file, row=1,
-            remedy=intake.rows_hint(clusters),
+            remedy=intake.rows_hint(clusters, "clusters"),
         )  # fmt: skip
     bad = [row for row, reason in enumerate(clusters.reasons) if reason]
     for row in bad[:_NAMED]:
@@ -245,9 +245,8 @@ def usable_galaxies(galaxies: Rows, file: Path | None) -> tuple[Array, Array, Ar
     usable = galaxies.good
     if usable.size and not usable.any():
         raise InputError(
-            f"no galaxy can be used: in the first row {galaxies.reasons[0]}", file=file,
-            column="ra, dec, z", row=1, value=float(galaxies.z[0]),
-            remedy="ra and dec are angles, z is a redshift or, with [km/s], a velocity; --column names others",
+            f"no galaxy can be used: {galaxies.reasons[0]}", file=file, row=1,
+            remedy=intake.rows_hint(galaxies, "galaxies"),
         )  # fmt: skip
     if not usable.all():
         first = int(np.flatnonzero(~usable)[0])
@@ -266,6 +265,7 @@ def usable_galaxies(galaxies: Rows, file: Path | None) -> tuple[Array, Array, Ar
 
 
 def sample_of(clusters: Rows, good: NDArray[np.bool_], space: PhaseSpace) -> Sample:
+    """Galaxies in the windows of the clusters that can be used; the others have none."""
     counts = np.zeros(good.size, np.int64)
     counts[good] = space.counts(int(good.sum()))
     return Sample(

@@ -24,7 +24,8 @@ _CORE_MPC_H, _CORE_KM_S, _TELLING = 0.5, 1000.0, 2.5
 
 
 def _swapped(ra: Array, dec: Array) -> tuple[Array, Array]:
-    return dec % 360, ra
+    # What was read as a right ascension may be a declination below zero, brought above it.
+    return dec % 360, np.where(ra > 180, ra - 360, ra)
 
 
 def _from_hours(ra: Array, dec: Array) -> tuple[Array, Array]:
@@ -41,7 +42,7 @@ def _negative(ra: Array, dec: Array) -> tuple[Array, Array]:
 
 #: What may be wrong with the positions of a table, and the words and options for it.
 _MISTAKES: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
-    "ra and dec of the {table} are swapped: give --column {table}.ra={dec} --column {table}.dec={ra}": _swapped,
+    "ra and dec of the {table}, or of the other table, are swapped: give --column {table}.ra={dec} --column {table}.dec={ra}": _swapped,
     "ra of the {table} is in hours: give --column '{table}.ra={ra}[hourangle]'": _from_hours,
     "ra and dec of the {table} are in radians: give --column '{table}.ra={ra}[rad]' "
     "--column '{table}.dec={dec}[rad]'": _from_radians,
@@ -88,7 +89,9 @@ def mistake(
             places[which] = (*undo(ra, dec), z)
             ra_name, dec_name = names[which]
             tried.append((near(*places), words.format(table=table, ra=ra_name, dec=dec_name)))
-    best, words = max(tried)
+    # Two that undo the same, as swapped columns in either table, are equally good: the first one.
+    most = max(count for count, _ in tried)
+    best, words = next(one for one in tried if one[0] > 0.9 * most)
     before = near(clusters, galaxies)
     if best < _TELLING * before:
         return ""

@@ -411,17 +411,17 @@ def allowed(name: str, values: Array, what: str = "clusters") -> NDArray[np.bool
     return good
 
 
-def rows_hint(rows: Rows) -> str:
-    """What to try where no row can be used."""
+def rows_hint(rows: Rows, table: str) -> str:
+    """What to try where no row of a table (``clusters``, ``galaxies``) can be used."""
     z, ra, dec = (values[np.isfinite(values)] for values in (rows.z, rows.ra, rows.dec))
     if ra.size and dec.size and np.abs(dec).max() > 90 and np.abs(ra).max() <= 90:
         return (
-            f"ra and dec look swapped: give --column clusters.ra={rows.names['dec']} --column "
-            f"clusters.dec={rows.names['ra']}"
+            f"ra and dec look swapped: give --column {table}.ra={rows.names['dec']} --column "
+            f"{table}.dec={rows.names['ra']}"
         )
     if z.size and np.median(z) >= 2:
         return (
-            f"If {rows.names['z']} is a velocity c z, say so: --column 'clusters.z={rows.names['z']}[km/s]'; a distance "
+            f"If {rows.names['z']} is a velocity c z, say so: --column '{table}.z={rows.names['z']}[km/s]'; a distance "
             "is no redshift"
         )
     return (

@@ -302,8 +302,12 @@ def version_folder(releases: Path, version: str) -> Path:
         name = str((releases / "latest").readlink())
     if not _VERSION.fullmatch(name):
         raise WorkspaceError(
-            f"no release {version!r} in {releases}: versions look like 2026.11.23-0a1b2c3d; `cmass "
-            "releases` lists them"
+            f"no release {version!r} in {releases}: "
+            + (
+                "`cmass run` makes one"
+                if version == "latest"
+                else "versions look like 2026.11.23-0a1b2c3d; `cmass releases` lists them"
+            )
         )
     if not (releases / name).is_dir():
         raise WorkspaceError(f"{releases / name} does not exist; `cmass releases` lists what does")

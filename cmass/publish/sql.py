@@ -61,6 +61,31 @@ def is_smoke(release: Path) -> bool:
         raise WorkspaceError(f"{file} is no provenance of a release: {error!r}") from error
 
 
+def find_release(data: Path, release: Path | None = None) -> Path:
+    """Folder of a release: the one given, or the version of that name, or the latest in the data folder.
+
+    Raises
+    ------
+    WorkspaceError
+        There is none; the message lists those there are.
+    """
+    folder = release or data / "release" / "latest"
+    if release is not None and not release.is_dir():
+        folder = data / "release" / release
+    if folder.is_dir():
+        return folder
+    there = sorted(p.name for p in (data / "release").glob("*") if (p / DATABASE).is_file())
+    known = [name for name in there if name != "latest"]
+    if known:
+        raise WorkspaceError(
+            f"there is no release {release or 'latest'} in {data}: it has {', '.join(known)}"
+        )
+    where = f"{data} holds no release" if data.is_dir() else f"there is no data folder {data}"
+    raise WorkspaceError(
+        f"{where}: `cmass run` makes a release; --data names the folder that has one, --release the release"
+    )
+
+
 def connect(database: Path) -> DuckDBPyConnection:
     """Open a released database for reading, with everything else locked.
 
@@ -221,6 +246,8 @@ def query(
                 f"refused: {_first_line(error)}. Files, the network and extensions are closed to "
                 "`cmass sql`; it reads the released tables only (try SHOW TABLES)"
             ) from error
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            raise SqlError(f"{str(error).strip()}\n{_names_hint(str(error))}") from error
         except duckdb.Error as error:
             raise SqlError(str(error).strip()) from error
 
@@ -247,6 +274,13 @@ def _take_in(cursor: DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> None
         cursor.register("_own", table)
         cursor.execute(f'CREATE TEMP TABLE "{name}" AS SELECT * FROM _own')
         cursor.unregister("_own")
+
+
+def _names_hint(words: str) -> str:
+    """Where the names are that a statement may use."""
+    if words.startswith("Catalog Error"):
+        return "SHOW TABLES lists the tables"
+    return "DESCRIBE masses lists the columns of a table; text stands in 'single quotes'"
 
 
 def _answer(cursor: DuckDBPyConnection, statement: str) -> pa.Table:
