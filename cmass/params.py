@@ -814,6 +814,7 @@ class PublishParams(_Section):
 
     title: str = _f("cmass galaxy cluster masses", "title on the report")
     keep: int = _f(5, "releases kept beside the latest", ge=1)
+    site: bool = _f(True, "make the release's site as well; `cmass site` makes it at any time")
 
 
 class Params(_Section):

@@ -26,8 +26,9 @@ from cmass.columns import TABLES
 from cmass.contracts import release as contract
 from cmass.errors import WorkspaceError
 from cmass.params import Params
-from cmass.publish import sql
+from cmass.publish import site, sql
 from cmass.publish.provenance import as_table, gather
+from cmass.publish.site import SITE, browser
 from cmass.shards import digest_of
 from cmass.tables import (
     check_table,
@@ -67,7 +68,7 @@ def run(workspace: Workspace, params: Params) -> None:
     releases = workspace.releases
     try:
         releases.mkdir(parents=True, exist_ok=True)
-        with _lock(releases):
+        with locked(releases):
             _clean(releases)
             staging = releases / ".staging"
             try:
@@ -76,6 +77,8 @@ def run(workspace: Workspace, params: Params) -> None:
                 shutil.rmtree(staging, ignore_errors=True)
             _point_latest(releases, folder.name)
             _remember(workspace, folder)
+            if params.publish.site:  # last: a release does without it, and it can be made again
+                site.build(folder, console=browser.kept())
             _prune(releases, folder.name, params.publish.keep)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -168,7 +171,8 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
     code = hashlib.sha256(source_digest("figures").encode())
     here = Path(__file__).parent
     for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2")):
-        code.update(source.read_bytes())
+        if here / SITE not in source.parents:
+            code.update(source.read_bytes())
     return {**digests, "code": code.hexdigest()}
 
 
@@ -196,7 +200,7 @@ def write_release(
     card = model_card(tables, facts, figures.tables(workspace), figures.missing_words(workspace))
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     (folder / "README.md").write_text(readme(tables, facts), encoding="utf-8")
-    lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in _files(folder)]
+    lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in files_of(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -234,7 +238,7 @@ def check_sums(folder: Path) -> None:
         raise WorkspaceError(f"{sums} is damaged: {error}") from error
     lines = [line.partition("  ") for line in text.splitlines()]
     listed = {name: digest for digest, _, name in lines}
-    present = {str(p.relative_to(folder)) for p in _files(folder)} - {SUMS}
+    present = {str(p.relative_to(folder)) for p in files_of(folder)} - {SUMS}
     if not listed or present != set(listed):
         odd = sorted(present ^ set(listed))
         raise WorkspaceError(f"{folder} does not hold the files of its {SUMS}: {', '.join(odd)}")
@@ -323,7 +327,7 @@ def _kind(folder: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _lock(releases: Path) -> Iterator[None]:
+def locked(releases: Path) -> Iterator[None]:
     """Hold the releases; the kernel lets go when the process ends, however it ends."""
     with open(releases / ".lock", "w") as stream:
         try:
@@ -344,12 +348,14 @@ def _clean(releases: Path) -> None:
         leftover.unlink()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+def files_of(folder: Path) -> list[Path]:
+    """The files of a release; its site, which is made of them, is none of them."""
+    site = folder / SITE
+    return sorted(p for p in folder.rglob("*") if p.is_file() and site not in p.parents)
 
 
 def _flush(folder: Path) -> None:
-    for file in _files(folder):
+    for file in files_of(folder):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
