@@ -28,7 +28,7 @@ from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.publish import site, sql
 from cmass.publish.provenance import as_table, gather
-from cmass.publish.site import SITE, browser
+from cmass.publish.site import browser
 from cmass.shards import digest_of
 from cmass.tables import (
     check_table,
@@ -40,7 +40,7 @@ from cmass.tables import (
     write_json,
     write_table,
 )
-from cmass.workspace import Workspace
+from cmass.workspace import SITE, Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 CONTENT = ("masses", "clusters", "galaxies", "posterior_grid", "calibration")
 #: All tables of a release.
 RELEASE_TABLES = (*CONTENT, "provenance")
+#: Tables of releases whose survey has what they are of.
+EXTRA = ("xray_matches",)
 SUMS = "SHA256SUMS"
 _VERSION = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}-[0-9a-f]{8}")
 
@@ -94,7 +96,7 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     contracts = contract.gather(workspace, checked)
     tables["provenance"] = as_table(facts)
     staging.mkdir()
-    for name in RELEASE_TABLES:
+    for name in tables:
         write_table(staging / f"{name}.parquet", tables[name], name)
     content = content_digest(staging)
     identity = digest_of(content, facts["release"], params.publish.title, _evidence(workspace))
@@ -138,6 +140,7 @@ def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
         "galaxies": workspace.selected / "galaxies.parquet",
         "posterior_grid": workspace.posterior / "posterior_grid.parquet",
     }
+    paths |= {n: f for n in EXTRA if (f := workspace.masses / f"{n}.parquet").exists()}
     tables = {name: read_table(path, name) for name, path in paths.items()}
     tables["calibration"] = pa.concat_tables(
         [
@@ -153,7 +156,8 @@ def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
 
 def content_digest(folder: Path) -> str:
     """SHA-256 over names and contents of the content tables below `folder`."""
-    return digest_of({name: file_digest(folder / f"{name}.parquet") for name in CONTENT})
+    files = [f for n in (*CONTENT, *EXTRA) if (f := folder / f"{n}.parquet").exists()]
+    return digest_of({file.stem: file_digest(file) for file in files})
 
 
 def _evidence(workspace: Workspace) -> dict[str, str]:
@@ -189,9 +193,7 @@ def write_release(
     from cmass.publish.report import write_report
     from cmass.publish.report.contracts import write_contracts
 
-    write_database(
-        folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}
-    )
+    write_database(folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in tables})
     write_json(folder / "provenance.json", facts)
     write_report(folder / "report.html", workspace, params, tables, facts, contracts)
     write_json(folder / "contracts.json", contracts)
@@ -211,8 +213,9 @@ def verify(folder: Path) -> None:
     Parquet files, row by row in number, and its macros.
     """
     check_sums(folder)
+    extra = [name for name in EXTRA if (folder / f"{name}.parquet").exists()]
     with sql.connect(folder / sql.DATABASE) as connection:
-        for name in RELEASE_TABLES:
+        for name in (*RELEASE_TABLES, *extra):
             table = read_table(folder / f"{name}.parquet", name)
             check_table(table, TABLES[name], folder / f"{name}.parquet")
             rows = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()

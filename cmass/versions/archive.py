@@ -16,11 +16,10 @@ from cmass.params import Params
 from cmass.pipeline import what_changed, workspace_lock
 from cmass.promotion.bundle import link_files
 from cmass.publish.release import SUMS, check_sums, complete_releases, version_folder
-from cmass.publish.site import SITE
 from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import tags
 from cmass.versions.store import Store
-from cmass.workspace import Workspace
+from cmass.workspace import SITE, Workspace
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,10 @@ from typing import Any
 from cmass.errors import WorkspaceError
 from cmass.shards import source_digest
 from cmass.tables import file_digest, read_json, write_json
+from cmass.workspace import SITE
 
 log = logging.getLogger(__name__)
 
-#: Folder of the site, in that of the release.
-SITE = "site"
 #: What the site was made of; and the list of its files.
 ABOUT, SUMS = "site.json", "SHA256SUMS"
 _HERE = Path(__file__).parent

@@ -128,7 +128,9 @@ def _densities(cluster: Cluster, edges: np.ndarray, x, top: float, base: float) 
             for right, down in zip(xs[1:], [*heights[1:], base], strict=True)
         )
         parts.append(f'<path class="density {name}" d="{outline}"/>')
-    parts.append(f'<path class="base" d="M{_n(float(x(edges[0])))} {_n(base)}H{_n(float(x(edges[-1])))}"/>')
+    parts.append(
+        f'<path class="base" d="M{_n(float(x(edges[0])))} {_n(base)}H{_n(float(x(edges[-1])))}"/>'
+    )
     return parts
 
 
@@ -169,22 +171,25 @@ def sky_panel(cluster: Cluster, window: WindowParams, r200: float | None) -> str
     half, size = window.half_width_mpc_h, 300.0
     x, y, v = cluster.points.T
     scale = (size - 44) / (2 * half)
-    cx, cy = 36 + scale * half, 8 + scale * half
-    parts = _frame(36, 8, size - 44, size - 44)
+    top = 22
+    cx, cy = 36 + scale * half, top + scale * half
+    parts = [_frame(36, top, size - 44, size - 44)]
     for tick in np.linspace(-half, half, 5):
-        parts.append(_text(cx - tick * scale, size - 20, f"{tick:g}".replace("-", "−"), "mid tick"))
+        parts.append(
+            _text(cx - tick * scale, top + size - 28, f"{tick:g}".replace("-", "−"), "mid tick")
+        )
         parts.append(_text(31, cy - tick * scale + 4, f"{tick:g}".replace("-", "−"), "end tick"))
     if r200 is not None:
         parts.append(f'<circle class="r200" cx="{_n(cx)}" cy="{_n(cy)}" r="{_n(scale * r200)}"/>')
     parts += _dots(cx - scale * x, cy - scale * y, np.abs(v))
     parts.append(f'<path class="cross" d="M{_n(cx - 6)} {_n(cy)}h12M{_n(cx)} {_n(cy - 6)}v12"/>')
-    parts.append(_text(36 + (size - 44) / 2, size - 4, "east ← x [h⁻¹ Mpc]", "mid axis"))
-    parts.append(_text(42, 22, "N up", "tick"))
+    parts.append(_text(36 + (size - 44) / 2, top + size - 12, "east ← x [h⁻¹ Mpc]", "mid axis"))
+    parts.append(_text(36, 14, "y [h⁻¹ Mpc], north up", "axis"))
     words = (
         f"{len(x)} galaxies of {cluster.id} on the sky, within {half:g} h⁻¹ Mpc of its centre, "
         "north up, east to the left, coloured by speed along the line of sight"
     )
-    return _svg("panel", size, size, words, parts)
+    return _svg("panel", size, size + 14, words, parts)
 
 
 def phase_panel(cluster: Cluster, window: WindowParams, r200: float | None) -> str:
@@ -194,31 +199,34 @@ def phase_panel(cluster: Cluster, window: WindowParams, r200: float | None) -> s
     radius = np.hypot(x, y)
     reach = half * np.sqrt(2)
     width, height = size - 52, size - 44
-    middle = 8 + height / 2
-    parts = _frame(44, 8, width, height)
+    top = 22
+    middle = top + height / 2
+    parts = [_frame(44, top, width, height)]
     parts.append(f'<path class="grid" d="M44 {_n(middle)}h{_n(width)}"/>')
     for tick in np.arange(0, reach, max(1.0, np.floor(half / 4))):
-        parts.append(_text(44 + tick / reach * width, size - 20, f"{tick:g}", "mid tick"))
+        parts.append(_text(44 + tick / reach * width, top + size - 28, f"{tick:g}", "mid tick"))
     for tick in (-0.9 * v_max, -0.45 * v_max, 0.0, 0.45 * v_max, 0.9 * v_max):
         value = round(tick / 100) * 100
         place = middle - value / v_max * height / 2
         parts.append(_text(40, place + 4, f"{value:g}".replace("-", "−"), "end tick"))
     if r200 is not None:
-        parts.append(f'<path class="r200" d="M{_n(44 + r200 / reach * width)} 8v{_n(height)}"/>')
+        parts.append(
+            f'<path class="r200" d="M{_n(44 + r200 / reach * width)} {top}v{_n(height)}"/>'
+        )
     parts += _dots(44 + radius / reach * width, middle - v / v_max * height / 2, np.abs(v))
-    parts.append(_text(44 + width / 2, size - 4, "projected radius [h⁻¹ Mpc]", "mid axis"))
-    parts.append(_text(50, 22, "velocity [km/s]", "tick"))
+    parts.append(_text(44 + width / 2, top + size - 12, "projected radius [h⁻¹ Mpc]", "mid axis"))
+    parts.append(_text(44, 14, "velocity [km/s]", "axis"))
     words = (
         f"{len(x)} galaxies of {cluster.id} by projected radius, to {reach:.1f} h⁻¹ Mpc, and velocity "
         f"along the line of sight, to ±{v_max:g} km/s"
     )
-    return _svg("panel", size, size, words, parts)
+    return _svg("panel", size, size + 14, words, parts)
 
 
-def _frame(x: float, y: float, width: float, height: float) -> list[str]:
-    return [
+def _frame(x: float, y: float, width: float, height: float) -> str:
+    return (
         f'<rect class="frame" x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"/>'
-    ]
+    )
 
 
 # ------------------------------------------------------------------------------------ sky map
@@ -251,7 +259,9 @@ def sky_map(release: Release, mass: Scale, redshift: Scale) -> str:
         xs, ys = mollweide(ra_line, np.full(73, float(parallel)))
         parts.append(f'<path class="grid" d="{_line(xs, ys)}"/>')
         if parallel:
-            parts.append(_text(xs.max() - 4, ys[0] - 4, f"{parallel:+d}°".replace("-", "−"), "end tick"))
+            parts.append(
+                _text(xs.max() - 4, ys[0] - 4, f"{parallel:+d}°".replace("-", "−"), "end tick")
+            )
     for hour in range(60, 360, 60):
         x, y = mollweide(np.array([float(hour)]), np.array([0.0]))
         parts.append(_text(x[0], y[0] + 14, f"{hour}°", "mid tick"))

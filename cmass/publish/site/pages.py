@@ -37,13 +37,12 @@ REPORT_PAGES = (
     "calibration", "realism", "proof", "rivals", "external", "catalogue", "beyond", "quality",
     "numbers",
 )  # fmt: skip
-#: Columns of the table of clusters: name, head, decimals, and whether the table of pages shows it.
+#: Columns of the table of clusters: name, head, decimals.
 TABLE = (
-    ("cluster_id", "Cluster", None), ("ra", "RA [deg]", 4), ("dec", "Dec [deg]", 4), ("z", "z", 4),
-    ("n_galaxies", "Galaxies", 0), ("log10_m200c_p50", "log₁₀ M200c", 2),
-    ("log10_m200c_hmf_p50", "same, mass-function prior", 2),
-    ("log10_m200_galweight", "GalWeight", 2), ("log10_m200c_xray", "X-ray", 2),
-    ("flag", "Flags", None),
+    ("cluster_id", "Cluster", None), ("log10_m200c_p50", "log₁₀ M200c", 2), ("z", "z", 4),
+    ("n_galaxies", "Galaxies", 0), ("log10_m200c_hmf_p50", "with mass‑function prior", 2),
+    ("log10_m200_galweight", "GalWeight", 2), ("log10_m200c_xray", "X‑ray", 2),
+    ("ra", "RA [deg]", 4), ("dec", "Dec [deg]", 4), ("flag", "Flags", None),
 )  # fmt: skip
 #: Columns that the export of the table adds.
 _EXPORTED = (
@@ -87,8 +86,9 @@ def pages(release: Release, *, console: bool) -> Iterator[tuple[str, str]]:
     card = release.folder / "model_card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else "The release has no model card."
     yield "model.html", render("model.html", card=reports.as_html(text))
-    yield "method.html", render(
-        "method.html", glossary=reports.glossary(release.folder), window=_window(release)
+    yield (
+        "method.html",
+        render("method.html", glossary=reports.glossary(release.folder), window=_window(release)),
     )
     yield "columns.html", render("columns.html", tables=tables, macros=MACROS)
     yield "flags.html", render("flags.html", flags=flags)
@@ -183,11 +183,13 @@ def _downloads(folder: Path) -> list[dict[str, Any]]:
     from cmass.publish.release import files_of
 
     words = reports.file_words(folder)
+    words.setdefault("README.md", "how to read the files, and what every column is")
+    places = {name: place for place, name in enumerate(words)}  # the README's order
     found = []
     for file in files_of(folder):
         name = file.relative_to(folder).as_posix()
         found.append({"name": name, "size": file.stat().st_size, "words": words.get(name, "")})
-    return found
+    return sorted(found, key=lambda one: (places.get(one["name"], len(places)), one["name"]))
 
 
 def _citations(facts: dict[str, Any]) -> list[dict[str, str]]:

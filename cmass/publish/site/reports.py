@@ -58,8 +58,8 @@ def file_words(release: Path) -> dict[str, str]:
     """What each file of a release is, as its README says."""
     file = release / "README.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    found = {}
+    found: dict[str, str] = {}
     for names, words in _FILE_ROW.findall(text):
         for name in re.findall(r"`([^`]+)`", names):
-            found[name] = words.replace("`", "")
+            found.setdefault(name, words.replace("`", ""))
     return found

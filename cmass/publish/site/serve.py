@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmass.errors import InputError
-from cmass.publish.site import SITE, check_site
+from cmass.publish.site import check_site
+from cmass.workspace import SITE
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -104,7 +105,8 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise InputError(
-            f"--host {host} is no address: {error.strerror}", remedy="127.0.0.1 is this machine alone"
+            f"--host {host} is no address: {error.strerror}",
+            remedy="127.0.0.1 is this machine alone",
         ) from error
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)

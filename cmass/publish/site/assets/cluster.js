@@ -63,7 +63,7 @@ addEventListener("DOMContentLoaded", () => {
   const project = (place) => {
     const [x, y, z] = turned(place);
     const near = 5.2 / (5.2 - z);
-    const unit = Math.min(canvas.width, canvas.height * 1.15) * 0.29 * size * near;
+    const unit = Math.min(canvas.width, canvas.height * 1.15) * 0.285 * size * near;
     return [canvas.width / 2 + x * unit, canvas.height / 2 - y * unit, z, near];
   };
   const line = (...places) => {
@@ -75,10 +75,40 @@ addEventListener("DOMContentLoaded", () => {
     });
     pen.stroke();
   };
-  const write = (words, place, away = 1.1) => {
-    const [x, y] = project(place.map((value) => value * away));
+  // Words beside an edge of the cube: of its four edges along an axis the one farthest out.
+  const axes = [
+    [0, [`${data.half} E`, `${data.half} W`], "x [h⁻¹ Mpc]"],
+    [1, [`${data.half} S`, `${data.half} N`], "y [h⁻¹ Mpc]"],
+    [2, [`−${data.v_max}`, `+${data.v_max}`], "v [km/s]"],
+  ];
+  const write = (words, place) => {
+    const [x, y] = project(place);
+    const [cx, cy] = [canvas.width / 2, canvas.height / 2];
+    const far = Math.hypot(x - cx, y - cy) || 1;
+    const away = (20 * canvas.width) / (canvas.clientWidth || canvas.width);
+    const [tx, ty] = [x + ((x - cx) / far) * away, y + ((y - cy) / far) * away];
     const width = pen.measureText(words).width / 2;
-    pen.fillText(words, Math.max(width + 2, Math.min(canvas.width - width - 2, x)), Math.max(14, Math.min(canvas.height - 6, y)));
+    pen.fillText(words, Math.max(width + 2, Math.min(canvas.width - width - 2, tx)), Math.max(away * 0.7, Math.min(canvas.height - away * 0.3, ty)));
+  };
+  const label = ([axis, ends, title]) => {
+    const edges = [[-1, -1], [-1, 1], [1, -1], [1, 1]].map(([a, b]) =>
+      [-1, 0, 1].map((t) => {
+        const place = [a, b];
+        place.splice(axis, 0, t);
+        return place;
+      }),
+    );
+    const [low, , high] = edges[0].map(project);
+    if (Math.hypot(high[0] - low[0], high[1] - low[1]) < canvas.width * 0.12) return; // seen end on
+    const out = ([, middle]) => {
+      const [x, y] = project(middle);
+      // Below and to the left, where axes are looked for.
+      return Math.hypot(x - canvas.width / 2, y - canvas.height / 2) + 0.3 * (y - x);
+    };
+    const edge = edges.reduce((best, one) => (out(one) > out(best) ? one : best));
+    write(ends[0], edge[0].map((v, k) => (k === axis ? v * 0.86 : v)));
+    write(title, edge[1]);
+    write(ends[1], edge[2].map((v, k) => (k === axis ? v * 0.86 : v)));
   };
   const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
   const ring = (z) => {
@@ -88,7 +118,7 @@ addEventListener("DOMContentLoaded", () => {
   const draw = () => {
     const scale = devicePixelRatio || 1;
     const width = Math.round(canvas.clientWidth * scale);
-    const height = Math.round(Math.min(width * 0.82, 640 * scale));
+    const height = Math.round(Math.min(width * 0.86, 640 * scale));
     if (width && (canvas.width !== width || canvas.height !== height)) [canvas.width, canvas.height] = [width, height];
     pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.lineWidth = scale;
@@ -115,12 +145,7 @@ addEventListener("DOMContentLoaded", () => {
     pen.font = `${12 * scale}px system-ui, sans-serif`;
     pen.fillStyle = colours.ink;
     pen.textAlign = "center";
-    const v = `${data.v_max} km/s`;
-    write(`v +${v}`, [-1, -1, 1]);
-    write(`v −${v}`, [-1, -1, -1]);
-    write(`east ${data.half} h⁻¹ Mpc`, [-1, 0, 1]);
-    write("west", [1, 0, 1]);
-    write(`north ${data.half} h⁻¹ Mpc`, [0, 1, 1]);
+    axes.forEach(label);
     canvas.dataset.yaw = yaw.toFixed(3);
     canvas.dataset.pitch = pitch.toFixed(3);
   };

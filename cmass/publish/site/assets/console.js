@@ -185,10 +185,10 @@ addEventListener("DOMContentLoaded", () => {
       const margin = (high - low || Math.abs(high) || 1) * 0.04;
       return [low - margin, high + margin];
     });
-    const [left, right, top, bottom] = [70, 590, 12, 350];
+    const [left, right, top, bottom] = [58, 432, 12, 272];
     const px = (v) => left + ((v - ends[0][0]) / (ends[0][1] - ends[0][0])) * (right - left);
     const py = (v) => bottom - ((v - ends[1][0]) / (ends[1][1] - ends[1][0])) * (bottom - top);
-    const svg = make("svg", { viewBox: "0 0 600 400", role: "img", "aria-label": `${both.length} rows: ${y} by ${x}` });
+    const svg = make("svg", { viewBox: "0 0 440 320", role: "img", "aria-label": `${both.length} rows: ${y} by ${x}` });
     for (const tick of nice(...ends[0])) {
       svg.append(make("path", { class: "grid", d: `M${px(tick)} ${top}V${bottom}` }), make("text", { class: "mid tick", x: px(tick), y: bottom + 17 }, String(tick)));
     }
@@ -197,8 +197,8 @@ addEventListener("DOMContentLoaded", () => {
     }
     const radius = both.length > 2000 ? 1.6 : both.length > 200 ? 2.6 : 4;
     for (const [a, b] of both) svg.append(make("circle", { cx: px(a).toFixed(1), cy: py(b).toFixed(1), r: radius }));
-    svg.append(make("text", { class: "mid axis", x: (left + right) / 2, y: 392 }, x));
-    svg.append(make("text", { class: "mid axis", x: 0, y: 0, transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)` }, y));
+    svg.append(make("text", { class: "mid axis", x: (left + right) / 2, y: 312 }, x));
+    svg.append(make("text", { class: "mid axis", x: 0, y: 0, transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)` }, y));
     caption.textContent = `${y} by ${x}, ${both.length} of ${xs.length} rows.`;
     figure.replaceChildren(svg, caption);
   };
