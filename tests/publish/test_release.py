@@ -37,7 +37,7 @@ from cmass.workspace import Workspace
 FILES = {
     *(f"{name}.parquet" for name in RELEASE_TABLES), "cmass.duckdb", "report.html", "overview.png",
     "model_card.md", "contracts.html", "contracts.json",
-    "provenance.json", "README.md", "SHA256SUMS",
+    "provenance.json", "README.md", "SHA256SUMS", "site",
 }  # fmt: skip
 
 
