@@ -18,7 +18,7 @@ from cmass.cosmology import Cosmology, from_params
 from cmass.params import CosmologyParams, WindowParams
 from cmass.publish import summary
 from cmass.publish.database import MACROS
-from cmass.publish.report import headline_tiles
+from cmass.publish.report import headline_tiles, unit_words
 from cmass.publish.site import drawings, reports
 from cmass.publish.site.content import NEIGHBOUR_KM_S, NEIGHBOUR_MPC_H, Cluster, Release
 from cmass.publish.site.queries import QUERIES
@@ -128,7 +128,7 @@ def _environment() -> Any:
     )  # fmt: skip
     environment.filters |= {
         "number": _number, "bytes": bytes_text, "interval": drawings.interval_text,
-        "unit": unit_text,
+        "unit": unit_words,
     }  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment
@@ -171,11 +171,6 @@ def bytes_text(size: int) -> str:
             value = size / (limit / 1e3)
             return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
     return f"{size / 1e9:.1f} GB"
-
-
-def unit_text(unit: str) -> str:
-    """A unit in VOUnit notation for people."""
-    return unit.replace("Msun", "M☉").replace("/h", " h⁻¹") if unit else ""
 
 
 def _downloads(folder: Path) -> list[dict[str, Any]]:

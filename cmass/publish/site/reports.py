@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 _SECTION = re.compile(r'<section id="([a-z]+)">\s*<h2>(.*?)</h2>(.*?)</section>', re.DOTALL)
 _WORDS = re.compile(r'<details class="words".*?<dl>(.*?)</dl>', re.DOTALL)
 #: Links of the report to files beside it, which lie above the site.
-_BESIDE = re.compile(r'href="(?!#|https?:|\.\./)([^"]+)"')
+_BESIDE = re.compile(r'(<a [^>]*?href=")(?!#|[a-z]+:|\.\./)')
 #: A row of the README's table of files: names between backticks, and words.
 _FILE_ROW = re.compile(r"^\| (`[^|]+`) \| (.+?) \|$", re.MULTILINE)
 
@@ -31,7 +32,9 @@ def report_parts(release: Path) -> dict[str, Part]:
     text = file.read_text(encoding="utf-8")
     found = {}
     for name, title, body in _SECTION.findall(text):
-        found[name] = Part(name, title, _BESIDE.sub(r'href="../\1"', body))
+        body = _BESIDE.sub(r"\1../", body)
+        # One level up: the section's own title heads the page.
+        found[name] = Part(name, title, body.replace("<h3", "<h2").replace("</h3>", "</h2>"))
     return found
 
 
@@ -48,8 +51,15 @@ def as_html(markdown: str) -> str:
 
     text: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     text = re.sub(r"<h1>.*?</h1>", "", text, count=1, flags=re.DOTALL)  # the page has its own
-    start = '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>'
-    text = text.replace("<table>", start).replace("</table>", "</table></div>")
+    number = itertools.count(1)
+    text = re.sub(
+        "<table>",
+        lambda _: (
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Table {next(number)}">'
+            "<table>"
+        ),
+        text,
+    ).replace("</table>", "</table></div>")
     # Alignment as a class: the page's policy permits no style in the markup.
     return text.replace(' style="text-align:right"', ' class="n"')
 
