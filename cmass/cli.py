@@ -728,6 +728,71 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+Version = Annotated[
+    str, typer.Option("--release", help="Version of a release, by default the last whole one.")
+]
+
+
+@app.command(
+    epilog=(
+        "Examples: [bold]cmass site && cmass serve[/bold]; [bold]cmass site --out public[/bold] makes a "
+        "folder for any web server.\n\n" + EXIT_CODES
+    )
+)
+@_guarded
+def site(
+    release: Version = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="New folder that gets a copy of release and site.")
+    ] = None,
+    console: Annotated[
+        bool,
+        typer.Option(help="With the SQL console; npm brings DuckDB for browsers the first time."),
+    ] = True,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Make the web pages of a release, in its folder `site`; they work with no network."""
+    from cmass.publish.release import check_sums, locked, version_folder
+    from cmass.publish.site import browser, build, export
+
+    folder = version_folder(data / "release", release)
+    check_sums(folder)
+    engine = browser.fetch() if console else None
+    with locked(folder.parent):
+        made = build(folder, console=engine)
+        if out is not None:
+            export(folder, out)
+    typer.echo(f"Site: {made if out is None else out / 'site'}/index.html")
+
+
+@app.command(
+    epilog="Example: [bold]cmass serve --port 8001[/bold], then open the address that it says.\n\n"
+    + EXIT_CODES
+)
+@_guarded
+def serve(
+    release: Version = "latest",
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; by default nobody but this machine reaches it."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")
+    ] = 8000,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Serve a release and its site to the browsers of this machine, until Ctrl-C."""
+    from cmass.publish.release import version_folder
+    from cmass.publish.site import serve as server
+
+    folder = version_folder(data / "release", release)
+    if not server.is_loopback(host):
+        typer.echo(f"{host} is not this machine alone: others can read the release", err=True)
+    server.serve(folder, host, port, lambda words: typer.echo(f"{folder.name} at {words}"))
+
+
 @app.command(
     epilog=(
         "Examples: [bold]cmass diff 2026.11.23-0a1b2c3d latest[/bold]; "

@@ -834,6 +834,7 @@ class PublishParams(_Section):
     licence: str = _f(
         "BSD-3-Clause", "licence (SPDX) of what cmass made in the release", min_length=1
     )
+    site: bool = _f(True, "make the release's site as well; `cmass site` makes it at any time")
 
 
 class Params(_Section):

@@ -131,6 +131,17 @@ _REALISM_SOURCES = (
 #: Parameters of infer for one survey only.
 _INFER_BY_SURVEY = (("embedded", ("ingest.embedded.log10_m200c_min",)),)
 
+
+def _released(workspace: Workspace) -> tuple[Path, ...]:
+    """What the latest release promises: all but its site, which is made of the rest at any time."""
+    from cmass.workspace import SITE
+
+    latest = workspace.releases / "latest"
+    if not latest.exists():
+        return (latest,)
+    return tuple(sorted(path for path in latest.iterdir() if path.name != SITE))
+
+
 #: Every step, in order (SPEC section 2).
 STEPS: tuple[Step, ...] = (
     Step(
@@ -356,7 +367,7 @@ STEPS: tuple[Step, ...] = (
             "rivals", "oddity", "realism", "figures", "judge", "contracts", "publish",
         ),
         inputs=lambda w: (w.raw, w.selected, w.champion, w.masses, w.realism, w.figures),
-        outputs=lambda w: (w.receipt, w.releases / "latest"),
+        outputs=lambda w: (w.receipt, *_released(w)),
         sources=("publish", "contracts", "figures", "rivals/scores.py", "formats.py", "ingest/footprint.py"),
         per_survey=True,
         view="champion",

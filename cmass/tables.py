@@ -242,25 +242,25 @@ def to_numpy(table: pa.Table, *columns: str) -> tuple[np.ndarray, ...]:
     return tuple(table[c].to_numpy(zero_copy_only=False) for c in columns)
 
 
-def points_by_cluster(
+def rows_by_cluster(
     galaxies: pa.Table, cluster_ids: pa.ChunkedArray | pa.Array | list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Phase-space points of each cluster, one cluster after the other.
+    """Numbers of the rows of each cluster's galaxies, one cluster after the other.
 
     Parameters
     ----------
     galaxies : pyarrow.Table
-        Columns cluster_id, x_proj, y_proj, v_los, in any order of rows; galaxies of
-        clusters that are not asked for are left out.
+        Column cluster_id, in any order of rows; galaxies of clusters that are not asked for are
+        left out.
     cluster_ids : array of text, length n
         Clusters asked for, each once.
 
     Returns
     -------
-    points : ndarray, shape (n_points, 3)
-        x, y (Mpc/h) and v (km/s); within a cluster in the order of the table.
+    rows : ndarray of int64, shape (n_rows,)
+        Within a cluster in the order of the table.
     offsets : ndarray of int64, shape (n + 1,)
-        Points of cluster i are ``points[offsets[i]:offsets[i + 1]]``.
+        Rows of cluster i are ``rows[offsets[i]:offsets[i + 1]]``.
     """
     wanted = pa.array(cluster_ids, pa.string()) if isinstance(cluster_ids, list) else cluster_ids
     if isinstance(wanted, pa.ChunkedArray):
@@ -269,9 +269,31 @@ def points_by_cluster(
     number = pc.fill_null(place, -1).to_numpy()
     order = np.argsort(number, kind="stable")
     order = order[np.searchsorted(number[order], 0) :]
-    points = np.column_stack([c[order] for c in to_numpy(galaxies, "x_proj", "y_proj", "v_los")])
     counts = np.bincount(number[order], minlength=len(wanted))
-    return points.astype(float, copy=False), np.concatenate([[0], np.cumsum(counts)])
+    return order, np.concatenate([[0], np.cumsum(counts)])
+
+
+def points_by_cluster(
+    galaxies: pa.Table, cluster_ids: pa.ChunkedArray | pa.Array | list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Phase-space points of each cluster, one cluster after the other.
+
+    Parameters
+    ----------
+    galaxies : pyarrow.Table
+        Columns cluster_id, x_proj, y_proj, v_los; otherwise as for `rows_by_cluster`.
+    cluster_ids : array of text, length n
+
+    Returns
+    -------
+    points : ndarray, shape (n_points, 3)
+        x, y (Mpc/h) and v (km/s).
+    offsets : ndarray of int64, shape (n + 1,)
+        Points of cluster i are ``points[offsets[i]:offsets[i + 1]]``.
+    """
+    order, offsets = rows_by_cluster(galaxies, cluster_ids)
+    points = np.column_stack([c[order] for c in to_numpy(galaxies, "x_proj", "y_proj", "v_los")])
+    return points.astype(float, copy=False), offsets
 
 
 def file_digest(path: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 #: Whose products a workspace shows: those of the latest training, of the model in force, or of the
 #: latest training with what it said of the survey before it was judged.
 View = Literal["made", "champion", "trial"]
+#: Folder of a release's site, in that of the release; no part of what the release promises.
+SITE = "site"
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from cmass.columns import TABLES
 from cmass.contracts import release as contract
 from cmass.errors import WorkspaceError
 from cmass.params import Params
-from cmass.publish import changes, exports, sql
+from cmass.publish import changes, exports, site, sql
 from cmass.publish.exports.votable import with_votable
 from cmass.publish.provenance import as_table, gather
+from cmass.publish.site import browser
 from cmass.shards import digest_of
 from cmass.tables import (
     check_table,
@@ -41,7 +42,7 @@ from cmass.tables import (
     write_json,
     write_table,
 )
-from cmass.workspace import Workspace
+from cmass.workspace import SITE, Workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,6 +53,8 @@ _log = logging.getLogger(__name__)
 CONTENT = ("masses", "clusters", "galaxies", "posterior_grid", "calibration")
 #: All tables of a release.
 RELEASE_TABLES = (*CONTENT, "provenance")
+#: Tables of releases whose survey has what they are of.
+EXTRA = ("xray_matches",)
 SUMS = "SHA256SUMS"
 _VERSION = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}-[0-9a-f]{8}")
 
@@ -72,7 +75,7 @@ def run(workspace: Workspace, params: Params) -> None:
     releases = workspace.releases
     try:
         releases.mkdir(parents=True, exist_ok=True)
-        with _lock(releases):
+        with locked(releases):
             _clean(releases)
             staging = releases / ".staging"
             try:
@@ -81,6 +84,8 @@ def run(workspace: Workspace, params: Params) -> None:
                 shutil.rmtree(staging, ignore_errors=True)
             _point_latest(releases, folder.name)
             _remember(workspace, folder)
+            if params.publish.site:  # last: a release does without it, and it can be made again
+                site.build(folder, console=browser.kept())
             _prune(releases, folder.name, params.publish.keep)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -97,7 +102,7 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     contracts = contract.gather(workspace, checked)
     tables["provenance"] = as_table(facts)
     staging.mkdir()
-    for name in RELEASE_TABLES:
+    for name in tables:
         write_table(staging / f"{name}.parquet", with_votable(name, tables[name]), name)
     content = content_digest(staging)
     words = [params.publish.title, params.publish.licence]
@@ -144,6 +149,7 @@ def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
         "galaxies": workspace.selected / "galaxies.parquet",
         "posterior_grid": workspace.posterior / "posterior_grid.parquet",
     }
+    paths |= {n: f for n in EXTRA if (f := workspace.masses / f"{n}.parquet").exists()}
     tables = {name: read_table(path, name) for name, path in paths.items()}
     tables["calibration"] = pa.concat_tables(
         [
@@ -159,7 +165,8 @@ def gather_tables(workspace: Workspace) -> dict[str, pa.Table]:
 
 def content_digest(folder: Path) -> str:
     """SHA-256 over names and contents of the content tables below `folder`."""
-    return digest_of({name: file_digest(folder / f"{name}.parquet") for name in CONTENT})
+    files = [f for n in (*CONTENT, *EXTRA) if (f := folder / f"{n}.parquet").exists()]
+    return digest_of({file.stem: file_digest(file) for file in files})
 
 
 def _evidence(workspace: Workspace) -> dict[str, str]:
@@ -178,7 +185,8 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
     code = hashlib.sha256(source_digest("figures").encode())
     here = Path(__file__).parent
     for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2", ".template")):
-        code.update(source.read_bytes())
+        if here / SITE not in source.parents:
+            code.update(source.read_bytes())
     return {**digests, "code": code.hexdigest()}
 
 
@@ -196,9 +204,7 @@ def write_release(
     from cmass.publish.report import write_report
     from cmass.publish.report.contracts import write_contracts
 
-    write_database(
-        folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in RELEASE_TABLES}
-    )
+    write_database(folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in tables})
     polygons = read_table(workspace.raw / "footprint.parquet", "raw_footprint")
     facts["release"]["footprint"] = footprint.write(folder, polygons, tables["clusters"], facts)
     exports.write(folder, tables, facts)
@@ -212,7 +218,7 @@ def write_release(
     card = model_card(tables, facts, figures.tables(workspace), figures.missing_words(workspace))
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     (folder / "README.md").write_text(readme(tables, facts), encoding="utf-8")
-    lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in _files(folder)]
+    lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in files_of(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -225,8 +231,9 @@ def verify(folder: Path) -> None:
     """
     check_sums(folder)
     tables = {}
+    extra = [name for name in EXTRA if (folder / f"{name}.parquet").exists()]
     with sql.connect(folder / sql.DATABASE) as connection:
-        for name in RELEASE_TABLES:
+        for name in (*RELEASE_TABLES, *extra):
             table = tables[name] = read_table(folder / f"{name}.parquet", name)
             check_table(table, TABLES[name], folder / f"{name}.parquet")
             _check_rows(connection, name, table, folder)
@@ -280,7 +287,7 @@ def listed_sums(folder: Path) -> dict[str, str]:
 def check_sums(folder: Path) -> None:
     """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
     listed = listed_sums(folder)
-    present = {str(p.relative_to(folder)) for p in _files(folder)} - {SUMS}
+    present = {str(p.relative_to(folder)) for p in files_of(folder)} - {SUMS}
     if not listed or present != set(listed):
         odd = sorted(present ^ set(listed))
         raise WorkspaceError(f"{folder} does not hold the files of its {SUMS}: {', '.join(odd)}")
@@ -373,7 +380,7 @@ def _kind(folder: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _lock(releases: Path) -> Iterator[None]:
+def locked(releases: Path) -> Iterator[None]:
     """Hold the releases; the kernel lets go when the process ends, however it ends."""
     with open(releases / ".lock", "w") as stream:
         try:
@@ -394,12 +401,14 @@ def _clean(releases: Path) -> None:
         leftover.unlink()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+def files_of(folder: Path) -> list[Path]:
+    """The files of a release; its site, which is made of them, is none of them."""
+    site = folder / SITE
+    return sorted(p for p in folder.rglob("*") if p.is_file() and site not in p.parents)
 
 
 def _flush(folder: Path) -> None:
-    for file in _files(folder):
+    for file in files_of(folder):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:

@@ -20,7 +20,7 @@ from cmass.publish.release import check_sums, complete_releases, listed_sums, ve
 from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import tags
 from cmass.versions.store import Store
-from cmass.workspace import Workspace
+from cmass.workspace import SITE, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def _take_in(
         # It serves one figure, and is larger than all the rest.
         shutil.rmtree(home / CHAMPION / "mock" / "galaxies", ignore_errors=True)
         link_files(release, home / RELEASE)
+        shutil.rmtree(home / RELEASE / SITE, ignore_errors=True)  # made of the rest
         (home / PARAMETERS).write_text(yaml.safe_dump(facts["parameters"]), encoding="utf-8")
         digest = file_digest(home)
         if sha256 not in (None, digest):

@@ -42,6 +42,7 @@ FILES = {
     "masses.fits", "clusters.fits", "galaxies.fits", "masses.vot", "clusters.vot",
     "masses.mrt", "clusters.mrt", "cds/ReadMe", "cds/masses.dat", "cds/clusters.dat",
     "footprint_moc.fits",
+    "site",
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def write_report(
         software=facts["software"],
         counts=summary.mass_counts(masses),
         galaxies=tables["galaxies"].num_rows,
-        tiles=_tiles(tables, workspace.survey),
+        tiles=headline_tiles(tables, workspace.survey),
         sections=sections(workspace, params),
         realism_scores=_realism_scores(workspace, params),
         rivals=rival_rows(figures.tables(workspace)),
@@ -135,7 +135,7 @@ def write_report(
         )  # fmt: skip
 
 
-def _tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str]]:
+def headline_tiles(tables: dict[str, pa.Table], survey: str) -> list[tuple[str, str, str]]:
     """Headline numbers: label, number, remark."""
     counts, calibration = summary.mass_counts(tables["masses"]), tables["calibration"]
     text = summary.number_text
