@@ -107,4 +107,3 @@ def served(folder: Path, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) ->
         finally:
             server.should_exit = True
             thread.join()
-
