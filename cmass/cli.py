@@ -467,6 +467,7 @@ def _show_summary(workspace: Workspace) -> None:
     from rich.table import Table
 
     from cmass.headline import headline_numbers
+    from cmass.workspace import SITE
 
     table = Table("number", "value", "error", "paper", title="Headline numbers")
     for number in headline_numbers(workspace.seen_as("champion")):
@@ -475,6 +476,8 @@ def _show_summary(workspace: Workspace) -> None:
     console.print(table)
     release = (workspace.releases / "latest").resolve()
     console.print(f"Release: {release}\nReport:  {release / 'report.html'}", soft_wrap=True)
+    if (release / SITE).is_dir():
+        console.print("Site:    open what `cmass serve` says", soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------ versions
@@ -763,7 +766,7 @@ def site(
         made = build(folder, console=engine)
         if out is not None:
             export(folder, out)
-    typer.echo(f"Site: {made if out is None else out / 'site'}/index.html")
+    typer.echo(f"Site: {made if out is None else out / made.name}/index.html")
 
 
 @app.command(

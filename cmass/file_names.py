@@ -10,6 +10,8 @@ from collections.abc import Sequence
 #: What is safe in a file name and in a link, everywhere.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _LENGTH_MAX = 80
+#: How made-up names end; an identifier that ends so is no name, lest it be that of another.
+_MADE_UP = re.compile(r".*-[0-9a-f]{10}")
 #: Names that Windows keeps for itself, with any suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -26,9 +28,10 @@ def file_names(cluster_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _name(cluster_id: str, *, alone: bool) -> str:
-    safe = _SAFE.fullmatch(cluster_id) and not _RESERVED.fullmatch(cluster_id)
+    kept_for_others = _RESERVED.fullmatch(cluster_id) or _MADE_UP.fullmatch(cluster_id.casefold())
+    safe = _SAFE.fullmatch(cluster_id) and not kept_for_others
     if safe and alone and len(cluster_id) <= _LENGTH_MAX and not cluster_id.endswith("."):
         return cluster_id
     kept = re.sub(r"[^A-Za-z0-9]+", "-", cluster_id)[:40].strip("-")
     digest = hashlib.sha256(cluster_id.encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    return f"{kept or 'cluster'}.{digest}"
+    return f"{kept or 'cluster'}-{digest}"

@@ -33,6 +33,7 @@ from cmass.publish.release import (
 )
 from cmass.tables import make_table, read_json, read_table, write_json, write_table
 from cmass.workspace import Workspace
+from tests.publish.site.conftest import xray_matches
 
 FILES = {
     *(f"{name}.parquet" for name in RELEASE_TABLES), "cmass.duckdb", "report.html", "overview.png",
@@ -379,3 +380,19 @@ def test_an_installed_package_outside_git_publishes_too(
     run(workspace, params)
     for name in ("report.html", "model_card.md"):
         assert "commit" not in (_latest(workspace) / name).read_text(encoding="utf-8")
+
+
+def test_x_ray_matches_are_content_of_releases_that_have_them(
+    released: Workspace, make_workspace, tmp_path: Path
+) -> None:
+    workspace = make_workspace(survey="sdss", n_clusters=12)
+    assert "xray_matches" not in release.gather_tables(workspace)
+    ids = release.gather_tables(workspace)["masses"]["cluster_id"].to_pylist()
+    matches = xray_matches(ids[:3])
+    write_table(workspace.masses / "xray_matches.parquet", matches, "xray_matches")
+    assert release.gather_tables(workspace)["xray_matches"].num_rows == 3
+
+    shutil.copytree(_latest(released), tmp_path / "with")
+    before = release.content_digest(tmp_path / "with")
+    write_table(tmp_path / "with" / "xray_matches.parquet", matches, "xray_matches")
+    assert release.content_digest(tmp_path / "with") != before

@@ -17,7 +17,9 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from typer.testing import CliRunner
 
+from cmass.cli import app
 from cmass.errors import WorkspaceError
 from cmass.file_names import file_names
 from cmass.pipeline import step
@@ -140,11 +142,13 @@ def test_every_identifier_gets_a_file_name_of_its_own_that_is_safe_everywhere(id
         assert not re.fullmatch(r"(?i)(con|nul|aux|prn|com\d|lpt\d)(\..*)?", name)
 
 
-def test_plain_identifiers_are_their_own_names() -> None:
-    assert file_names(["GalWCat19-0003", "nul", "NGC+1"]) == {
-        "GalWCat19-0003": "GalWCat19-0003", "NGC+1": "NGC+1", "nul": file_names(["nul"])["nul"],
+def test_plain_identifiers_are_their_own_names_and_made_up_names_are_nobodys() -> None:
+    made_up = file_names(["nul"])["nul"]
+    assert file_names(["GalWCat19-0003", "NGC+1"]) == {
+        "GalWCat19-0003": "GalWCat19-0003", "NGC+1": "NGC+1",
     }  # fmt: skip
-    assert file_names(["nul"])["nul"] != "nul"
+    assert made_up != "nul"
+    assert len(set(file_names(["nul", made_up, made_up.upper()]).values())) == 3
 
 
 # --------------------------------------------------------------------------- place in a release
@@ -347,3 +351,24 @@ def test_images_inside_figures_stay_and_links_lead_beside_the_site(tmp_path: Pat
     body = reports.report_parts(tmp_path)["proof"].body
     assert 'xlink:href="data:image/png;base64,AA"' in body and 'xlink:href="#a"' in body
     assert 'href="../contracts.html"' in body
+
+
+def test_the_command_makes_the_site_and_a_copy(hostile: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data" / "release" / hostile.name
+    shutil.copytree(hostile, copy, ignore=shutil.ignore_patterns("site"))
+    options = ["--data", str(tmp_path / "data"), "--release", hostile.name, "--no-console"]
+    said = CliRunner().invoke(app, ["site", *options, "--out", str(tmp_path / "public")])
+    assert said.exit_code == 0, said.output
+    assert f"{tmp_path / 'public' / 'site'}/index.html" in said.output
+    assert file_digest(copy / "site") == file_digest(tmp_path / "public" / "site")
+    (copy / "masses.parquet").write_bytes(b"damaged")
+    said = CliRunner().invoke(app, ["site", *options])
+    assert said.exit_code == 5 and "checksum" in said.output
+    said = CliRunner().invoke(app, ["site", "--data", str(tmp_path / "none")])
+    assert said.exit_code == 5 and "cmass releases" in said.output
+
+
+def test_publish_makes_the_site_unless_told_otherwise(released: Workspace) -> None:
+    site.check_site(released.releases / "latest" / "site")
+    complete = complete_releases(released.releases)
+    assert [folder.name for folder in complete] == [(released.releases / "latest").readlink().name]
