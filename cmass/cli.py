@@ -653,9 +653,11 @@ def _column_map(options: list[str]) -> dict[str, str]:
 @app.command(
     epilog=(
         'Examples: [bold]cmass sql "SELECT count(*) FROM masses"[/bold]; '
-        '[bold]cmass sql --format csv "SELECT * FROM cone(195.0, 28.0, 2.0)" > coma.csv[/bold]\n\n'
-        "The connection only reads the release: no other file, no network, no extension.\n\n"
-        + EXIT_CODES
+        '[bold]cmass sql --format csv "SELECT cluster_id, separation_deg, log10_m200c_p50 '
+        'FROM cone(195, 28, 180) LIMIT 5" > nearest.csv[/bold]; '
+        '[bold]cmass sql --with mine=mine.csv "SELECT * FROM mine"[/bold]\n\n'
+        "docs/queries.md has more. The statement only reads the release and your own tables: no other "
+        "file, no network, no extension.\n\n" + EXIT_CODES
     )
 )
 @_guarded
@@ -670,6 +672,15 @@ def sql(
             help="A release: its folder, or its version in the data folder; by default the latest."
         ),
     ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=FILE",
+            help="Table of your own (Parquet, CSV, ECSV, FITS, VOTable) under a name for the query; "
+            "repeatable.",
+        ),
+    ] = None,
     data: Data = DATA,
     debug: Debug = False,
 ) -> None:
@@ -677,7 +688,9 @@ def sql(
     from cmass.publish import sql as door
 
     folder = door.find_release(data, release)
-    answer = door.query(folder, query)
+    if (words := door.check(folder)) is not None:
+        typer.echo(f"warning: {words}", err=True)
+    answer = door.query(folder, query, tables=door.own_tables(own or ()))
     if door.is_smoke(folder):
         typer.echo(f"{folder.resolve()} is of profile smoke: not for science", err=True)
     if format != "table":
@@ -713,6 +726,42 @@ def _cell(value: Any) -> str:
     if isinstance(value, list) and len(value) > 4:
         return f"[{', '.join(_cell(v) for v in value[:3])}, … {len(value)} values]"
     return str(value)
+
+
+@app.command(
+    epilog=(
+        "Examples: [bold]cmass diff 2026.11.23-0a1b2c3d latest[/bold]; "
+        "[bold]cmass diff data/release/latest other/release --format csv > changes.csv[/bold]\n\n"
+        + EXIT_CODES
+    )
+)
+@_guarded
+def diff(
+    old: Annotated[str, typer.Argument(help="Earlier release: its version, or its folder.")],
+    new: Annotated[
+        str, typer.Argument(help="Later release: its version, latest, or its folder.")
+    ] = "latest",
+    format: Annotated[
+        Literal["text", "csv", "json"],
+        typer.Option(help="A summary, or a row for each cluster that differs."),
+    ] = "text",
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Say what differs between two releases: clusters added, lost, changed by more than 1 sigma."""
+    from cmass.publish import changes
+    from cmass.publish.release import check_sums, version_folder
+    from cmass.publish.sql import render
+
+    folders = [
+        Path(name) if Path(name).is_dir() else version_folder(data / "release", name)
+        for name in (old, new)
+    ]
+    for folder in folders:
+        check_sums(folder)
+    found = changes.between_folders(*folders)
+    sys.stdout.write(found.markdown() if format == "text" else render(found.table, format))
+    sys.stdout.flush()
 
 
 @app.command(

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cmass import limits
 from cmass.errors import InputError
 from cmass.tables import atomic_path
 
 if TYPE_CHECKING:
+    from astropy.io.fits import BinTableHDU
     from astropy.table import Column, Table
     from pyarrow import csv
 
@@ -264,8 +266,6 @@ def _is_told(line: str) -> bool:
 
 def _without_blanks(table: pa.Table) -> pa.Table:
     """The table without the blanks around names and texts that people write for the eye."""
-    import pyarrow.compute as pc
-
     columns = [
         pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
         for column in table.columns
@@ -336,7 +336,10 @@ def write(path: Path | str, table: pa.Table) -> None:
                 # FITS and VOTable know no unit "Msun/h"; it is written as it is.
                 warnings.simplefilter("ignore")
                 if kind == "fits":
-                    _write_fits(temporary, converted)
+                    from astropy.io import fits
+
+                    hdus = [fits.PrimaryHDU(), fits_hdu(converted)]
+                    fits.HDUList(hdus).writeto(temporary, overwrite=True)
                 else:
                     converted.write(temporary, format=_ASTROPY[kind], overwrite=True)
 
@@ -351,7 +354,8 @@ def _flat(table: pa.Table) -> pa.Table:
     return table
 
 
-def _write_fits(path: Path, table: Table) -> None:
+def fits_hdu(table: Table) -> BinTableHDU:
+    """Binary table of FITS, of a table by `to_astropy`: unit, UCD and description in its header."""
     from astropy.io import fits
 
     plain = table.copy(copy_data=False)
@@ -369,7 +373,8 @@ def _write_fits(path: Path, table: Table) -> None:
         unit = table[name].meta.get("unit", "")
         if unit:
             hdu.header[f"TUNIT{number}"] = unit
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+    hdu.header["LONGSTRN"] = ("OGIP 1.0", "long texts go on in CONTINUE")
+    return hdu
 
 
 def _metadata(field: pa.Field) -> dict[str, str]:
@@ -407,11 +412,9 @@ def _masked(field: pa.Field, values: pa.ChunkedArray) -> dict[str, Any]:
     """Data and mask of a MaskedColumn."""
     kind = field.type
     if pa.types.is_list(kind):
-        rows = [[] if r is None else r for r in values.to_pylist()]
-        width = max((len(r) for r in rows), default=0)
-        data = np.full((len(rows), max(width, 1)), np.nan, np.float32)
-        for number, row in enumerate(rows):
-            data[number, : len(row)] = row
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        data = np.full((len(lengths), max(lengths.max(initial=0), 1)), np.nan, np.float32)
+        data[np.arange(data.shape[1]) < lengths[:, None]] = pc.list_flatten(values).to_numpy()
         return {"data": data, "mask": np.isnan(data)}
     missing = values.is_null().to_numpy()
     if pa.types.is_floating(kind):

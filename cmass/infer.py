@@ -469,6 +469,9 @@ def run(workspace: Workspace, params: Params) -> None:
         haloes_above(params.infer.count_above_log10_m200c, median_z, volume, params),
         workspace.survey, rng,
     )  # fmt: skip
+    sky = Numbers()
+    sky.add("effective_area", area, bin=workspace.survey, paper=6670.0, unit="deg2")
+    comparison = pa.concat_tables([comparison, sky.table()])
     by_estimator = {
         "cnn3d": to_numpy(masses, "log10_m200c_p50")[0],
         "point": to_numpy(masses, "log10_m200c")[0],

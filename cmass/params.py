@@ -831,6 +831,9 @@ class PublishParams(_Section):
 
     title: str = _f("cmass galaxy cluster masses", "title on the report")
     keep: int = _f(5, "releases kept beside the latest", ge=1)
+    licence: str = _f(
+        "BSD-3-Clause", "licence (SPDX) of what cmass made in the release", min_length=1
+    )
 
 
 class Params(_Section):

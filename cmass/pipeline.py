@@ -357,7 +357,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw, w.selected, w.champion, w.masses, w.realism, w.figures),
         outputs=lambda w: (w.receipt, w.releases / "latest"),
-        sources=("publish", "contracts", "figures", "rivals/scores.py"),
+        sources=("publish", "contracts", "figures", "rivals/scores.py", "formats.py", "ingest/footprint.py"),
         per_survey=True,
         view="champion",
     ),
