@@ -8,6 +8,7 @@ has a list of its own, ``site/SHA256SUMS``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from cmass.errors import WorkspaceError
 from cmass.shards import source_digest
-from cmass.tables import file_digest, read_json, write_json
+from cmass.tables import disk_full, file_digest, read_json, write_json
 from cmass.workspace import SITE
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,10 @@ def build(release: Path, *, console: Path | None) -> Path:
         if site.exists():
             site.rename(old)
         staging.rename(site)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(site) from error
+        raise
     finally:
         for leftover in (staging, old):
             shutil.rmtree(leftover, ignore_errors=True)

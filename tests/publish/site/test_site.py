@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import re
@@ -203,10 +204,10 @@ def test_a_break_leaves_the_older_site(hostile: Path, tmp_path: Path, monkeypatc
     (copy / "site" / "sky.html").write_text("older")
 
     def breaks(*_: object) -> None:
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(site, "_write_sums", breaks)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(WorkspaceError, match="no space left"):
         site.build(copy, console=None)
     assert (copy / "site" / "sky.html").read_text() == "older"
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]

@@ -63,8 +63,8 @@ addEventListener("DOMContentLoaded", () => {
   const project = (place) => {
     const [x, y, z] = turned(place);
     const near = 5.2 / (5.2 - z);
-    const unit = Math.min(canvas.width, canvas.height * 1.15) * 0.265 * size * near;
-    return [canvas.width / 2 + x * unit, canvas.height * 0.48 - y * unit, z, near];
+    const unit = Math.min(canvas.width, canvas.height * 1.15) * 0.25 * size * near;
+    return [canvas.width / 2 + x * unit, canvas.height * 0.46 - y * unit, z, near];
   };
   const line = (...places) => {
     pen.beginPath();
@@ -83,7 +83,7 @@ addEventListener("DOMContentLoaded", () => {
   ];
   const write = (words, place) => {
     const [x, y] = project(place);
-    const [cx, cy] = [canvas.width / 2, canvas.height * 0.48];
+    const [cx, cy] = [canvas.width / 2, canvas.height * 0.46];
     const far = Math.hypot(x - cx, y - cy) || 1;
     const away = (20 * canvas.width) / (canvas.clientWidth || canvas.width);
     const [tx, ty] = [x + ((x - cx) / far) * away, y + ((y - cy) / far) * away];
@@ -106,9 +106,9 @@ addEventListener("DOMContentLoaded", () => {
       return Math.hypot(x - canvas.width / 2, y - canvas.height / 2) + 0.3 * (y - x);
     };
     const edge = edges.reduce((best, one) => (out(one) > out(best) ? one : best));
-    write(ends[0], edge[0].map((v, k) => (k === axis ? v * 0.8 : v)));
+    write(ends[0], edge[0].map((v, k) => (k === axis ? v * 0.7 : v)));
     write(title, edge[1]);
-    write(ends[1], edge[2].map((v, k) => (k === axis ? v * 0.8 : v)));
+    write(ends[1], edge[2].map((v, k) => (k === axis ? v * 0.7 : v)));
   };
   const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
   const ring = (z) => {
