@@ -70,7 +70,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 default_role = "code"
 # Words of a docstring's types, as "shape (n,)", are taken for names of Python.
-suppress_warnings = ["ref.python"]
+suppress_warnings = ["ref.python", "misc.highlighting_failure"]
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 
