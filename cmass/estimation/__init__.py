@@ -334,7 +334,9 @@ def _hint(masses: pa.Table, clusters: Rows, galaxies: Rows, bundle: Bundle) -> s
     odd = few | (flag & (FLAGS["bad_input"].value | FLAGS["unlike_mocks"].value) > 0)
     if 2 * odd.sum() <= odd.size:
         return ""
-    known = np.isfinite(clusters.ra) & np.isfinite(clusters.dec) & (clusters.z > 0)
+    # Positions may be wrong, which is what is looked for; a redshift must be one.
+    known = np.isfinite(clusters.ra) & np.isfinite(clusters.dec)
+    known &= intake.allowed("z", clusters.z)
     about = (clusters.ra[known], clusters.dec[known], clusters.z[known])
     good = galaxies.good
     places = (galaxies.ra[good], galaxies.dec[good], galaxies.z[good])

@@ -243,7 +243,12 @@ def test_files_of_every_format_give_the_same_masses_and_reasons(tmp_path, tiny_b
         assert [x or "" for x in masses["remark"].to_pylist()] == remarks, suffix
         for name in first.column_names:
             if name not in ("remark", "posterior"):
-                assert masses[name].to_pylist() == first[name].to_pylist(), (suffix, name)
+                # Not-a-number and missing are one in some formats.
+                values, wanted = (
+                    [None if x != x else x for x in table[name].to_pylist()]
+                    for table in (masses, first)
+                )
+                assert values == wanted, (suffix, name)
     assert first["log10_m200c"].null_count == 6
     alone = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
     assert first["log10_m200c_p50"].to_pylist()[1:4] == alone["log10_m200c_p50"].to_pylist()[1:]
