@@ -1,6 +1,6 @@
 # Everything lives in .venv; nothing is installed outside it. Each target sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow serve serve-stop serve-status serve-backup serve-restore serve-test fuzz faults audit lint format repro bench pretrained clean
+.PHONY: help setup run test test-slow serve serve-stop serve-status serve-backup serve-restore serve-test fuzz faults audit docs references lint format repro bench pretrained clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -70,6 +70,13 @@ faults: setup  ## kills, full disks, bad files, clocks, networks, servers on the
 audit: setup  ## pinned versions against known faults, licences; ONLINE=1: pip-audit asks its database
 	@if test -n "$(ONLINE)"; then $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-audit; fi
 	$(BIN)/python -m tests.audit $(if $(ONLINE),--online)
+
+docs: setup  ## the documentation site, into build/docs: a broken link or tutorial ends it
+	$(BIN)/python -m sphinx -M html . build/docs -c docs/site -d build/doctrees -j 2 -q -W --keep-going
+	$(BIN)/python -m tests.docs.offline build/docs/html
+
+references: setup  ## docs/reference/ from the code; names what lacks words
+	$(BIN)/python -m tests.docs
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

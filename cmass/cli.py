@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
+from typer.core import TyperGroup
 
 from cmass import __version__, interrupts
 from cmass.errors import CmassError, InputError, ParameterError, WorkspaceError
@@ -48,8 +49,21 @@ EXIT_CODES = (
     "6 Dask scheduler or worker; 7 data contract; 130 interrupted."
 )
 
+
+class _Commands(TyperGroup):
+    """Commands whose errors say what is wrong, without the words of the library that found it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="cmass",
+    cls=_Commands,
     help="Galaxy cluster masses with calibrated posteriors, from redshifts and positions.",
     epilog=(
         "Example: [bold]cmass run[/bold] makes a released catalogue from the embedded survey.\n\n"
@@ -85,6 +99,16 @@ Data = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even what is up to date.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=COLUMN",
+        help="Which column of your files holds NAME, as in ra=RAJ2000, where the guess that is "
+        "shown is wrong; with a unit z=V\\[km/s] or ra=RA\\[hourangle]; clusters.ra or galaxies.ra "
+        "for one file alone. Once per name.",
+    ),
+]
 
 DATA = Path("data")
 
@@ -157,7 +181,14 @@ def _resolve(
     if mirror is not None and survey == "embedded":
         raise ParameterError("--mirror serves --survey sdss; the embedded survey reads no mirror")
     if mirror is not None and not mirror.is_dir():
-        raise InputError("the mirror is not a folder", file=mirror)
+        raise InputError(
+            "the mirror is no folder"
+            if mirror.exists()
+            else "there is no such folder to be a mirror",
+            file=mirror,
+            remedy="A mirror holds galwcat19/ and sdss/, as data/README.md says; without --mirror "
+            "the sources are asked over the network",
+        )
     values = load_params(
         params,
         profile,
@@ -251,6 +282,80 @@ def _evaluate_command() -> Callable[..., None]:
     return command
 
 
+def _train_command() -> Callable[..., None]:
+    def command(
+        profile: Profile = None,
+        survey: Survey = None,
+        mirror: Mirror = None,
+        params: ParamsFile = None,
+        data: Data = DATA,
+        force: Force = False,
+        like: Annotated[
+            tuple[Path, Path] | None,
+            typer.Option(
+                metavar="CLUSTERS GALAXIES",
+                help="Make mocks as deep and as far as this survey, its tables as `cmass estimate` takes "
+                "them, and train and calibrate a model for it. What was made is not made again.",
+            ),
+        ] = None,
+        depth: Annotated[
+            float | None,
+            typer.Option(
+                metavar="MAG",
+                help="With --like: the survey's limit in apparent r, where neither magnitudes nor numbers "
+                "of galaxies should tell it.",
+            ),
+        ] = None,
+        column: Columns = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help="With --like: folder of the model; by default models/like-NAME of the galaxies."
+            ),
+        ] = None,
+        debug: Debug = False,
+    ) -> None:
+        if like is None:
+            if depth is not None or column or out is not None:
+                raise ParameterError("--depth, --column and --out go with --like CLUSTERS GALAXIES")
+            workspace, values = _resolve(profile, survey, mirror, params, data)
+            _run_step("train", workspace, values, force)
+        else:
+            _train_like(like, depth, _column_map(column or []), out, profile, params, force)
+
+    return command
+
+
+def _train_like(
+    files: tuple[Path, Path], depth: float | None, columns: dict[str, str], out: Path | None,
+    profile: str | None, params: Path | None, force: bool,
+) -> None:  # fmt: skip
+    """Train a model for a survey, and say how good it is."""
+    from cmass import pretrained
+    from cmass.estimation import like, read_tables
+    from cmass.params import load_params
+
+    tables = read_tables(*files, columns)
+    found = like.measure(
+        tables, pretrained.load_bundle(), columns=columns, limit_mag=depth, files=files
+    )
+    values = like.parameters(found, load_params(params, profile))
+    out = out or like.default_folder(files[1])
+    typer.echo(
+        f"{found.n_clusters} clusters at z {found.z[0]:.3f} to {found.z[1]:.3f}, galaxies to r = "
+        f"{found.depth.limit_mag:.2f} +- {found.depth.error_mag:.2f} (from {found.depth.how}): mocks "
+        f"at {values.mock.haloes.distance_min_mpc_h:g} to {values.window.distance_max_mpc_h:g} Mpc/h",
+        err=True,
+    )
+    figures = like.train(found, values, out, force=force)
+    typer.echo(
+        f"Mocks of the evaluation set: scatter {figures['epsilon_scatter']:.3f} dex, coverage error at "
+        f"most {figures['coverage_error_max']:.3f}\n"
+        f"Model: {out} ({out / like.WORK} holds mocks and voxels and may go)\n"
+        f"Next: cmass estimate {files[0]} {files[1]} --model {out} --out masses.parquet"
+    )
+
+
 def _draw_figures(workspace: Workspace, params: Params) -> None:
     """Draw what there is of the latest training, which may be no champion yet."""
     from cmass import figures
@@ -262,7 +367,10 @@ def _draw_figures(workspace: Workspace, params: Params) -> None:
     typer.echo(f"Figures: {trial.figures}")
 
 
+#: Commands of steps that take more than the others do.
+_COMMANDS = {"evaluate": _evaluate_command, "train": _train_command}
 _EXAMPLES = {
+    "train": "cmass train; cmass train --like clusters.csv galaxies.fits --out models/mine",
     "ingest": "cmass ingest --survey sdss --mirror ../shared/data",
     "evaluate": "cmass evaluate; cmass evaluate realism --survey sdss",
     "realism": "cmass realism --survey sdss",
@@ -299,7 +407,7 @@ for _step in STEPS:
     _example = _EXAMPLES.get(_step.name, f"cmass {_step.name} --profile smoke")
     app.command(
         _step.name, help=_step.summary, epilog=f"Example: [bold]{_example}[/bold]\n\n{EXIT_CODES}"
-    )(_guarded(_evaluate_command() if _step.name == "evaluate" else _step_command(_step)))
+    )(_guarded(_COMMANDS[_step.name]() if _step.name in _COMMANDS else _step_command(_step)))
 
 
 @app.command(epilog=("Example: [bold]cmass models --profile paper[/bold]\n\n" + EXIT_CODES))
@@ -470,14 +578,7 @@ def estimate(
     out: Annotated[
         Path, typer.Option(help="Where to write: .parquet, .csv, .ecsv, .fits or .vot.")
     ],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=COLUMN",
-            help="Which column of your files holds NAME, as in ra=RAJ2000, where the guess that is "
-            "shown is wrong; with a unit z=V\\[km/s] or ra=RA\\[hourangle]. Once per name.",
-        ),
-    ] = None,
+    column: Columns = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder of a model; by default the one that ships.")
     ] = None,
@@ -488,13 +589,48 @@ def estimate(
             "observer does: for centres that are poorly known."
         ),
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for a page a cluster: sky, phase space and posterior (a third of a second each).",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Estimate masses of your own clusters with the model that ships with cmass."""
     names = _column_map(column or [])
     from cmass.estimation import estimate_files
 
-    estimate_files(clusters, galaxies, out, columns=names, model=model, recentred=recentre)
+    made = estimate_files(
+        clusters, galaxies, out, columns=names, model=model, recentred=recentre, plot=plot
+    )
+    _print_rows(
+        list(_MASS_CELLS), [_mass_cells(row) for row in made.to_pylist()[:_MASSES_SHOWN]], 0
+    )
+    if made.num_rows > _MASSES_SHOWN:
+        typer.echo(f"{_MASSES_SHOWN} of {made.num_rows} clusters shown; {out} has all", err=True)
+
+
+#: Clusters that `estimate` shows on screen.
+_MASSES_SHOWN = 12
+_MASS_CELLS = ("cluster_id", "z", "galaxies", "log10 M200c [Msun/h]", "68 % from", "to", "flags")
+
+
+def _mass_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """One line of the summary of `estimate`: the posterior median with its 68 % interval."""
+    from cmass.columns import FLAGS
+
+    mass, low, high = (row[f"log10_m200c_p{q}"] for q in (50, 16, 84))
+    flags = ", ".join(one.name for one in FLAGS.values() if row["flag"] & one.value)
+    cells = [
+        row["cluster_id"], row["z"], row["n_galaxies"],
+        *("" if m is None else f"{m:.2f}" for m in (mass, low, high)), flags,
+    ]  # fmt: skip
+    return dict(zip(_MASS_CELLS, cells, strict=True))
+
+
+_NAMES = ("cluster_id", "ra", "dec", "z", "r_mag")
 
 
 def _column_map(options: list[str]) -> dict[str, str]:
@@ -504,8 +640,13 @@ def _column_map(options: list[str]) -> dict[str, str]:
         name, equals, theirs = option.partition("=")
         if not (name and equals and theirs):
             raise ParameterError(f"--column {option}: write it as NAME=COLUMN, as in ra=RAJ2000")
-        if name not in ("cluster_id", "ra", "dec", "z"):
-            raise ParameterError(f"--column {option}: NAME is one of cluster_id, ra, dec, z")
+        table, _, ours = name.rpartition(".")
+        if table not in ("", "clusters", "galaxies") or ours not in _NAMES:
+            raise ParameterError(
+                f"--column {option}: NAME is one of {', '.join(_NAMES)}, or that of one table, as "
+                "clusters.ra or galaxies.ra"
+                + (f". The other way round: --column {theirs}={name}" if theirs in _NAMES else "")
+            )
         if name in names:
             raise ParameterError(f"--column {name} is given twice")
         names[name] = theirs
@@ -515,9 +656,11 @@ def _column_map(options: list[str]) -> dict[str, str]:
 @app.command(
     epilog=(
         'Examples: [bold]cmass sql "SELECT count(*) FROM masses"[/bold]; '
-        '[bold]cmass sql --format csv "SELECT * FROM cone(195.0, 28.0, 2.0)" > coma.csv[/bold]\n\n'
-        "The connection only reads the release: no other file, no network, no extension.\n\n"
-        + EXIT_CODES
+        '[bold]cmass sql --format csv "SELECT cluster_id, separation_deg, log10_m200c_p50 '
+        'FROM cone(195, 28, 180) LIMIT 5" > nearest.csv[/bold]; '
+        '[bold]cmass sql --with mine=mine.csv "SELECT * FROM mine"[/bold]\n\n'
+        "docs/queries.md has more. The statement only reads the release and your own tables: no other "
+        "file, no network, no extension.\n\n" + EXIT_CODES
     )
 )
 @_guarded
@@ -528,7 +671,18 @@ def sql(
     ] = "table",
     release: Annotated[
         Path | None,
-        typer.Option(help="Folder of a release; by default the latest in the data folder."),
+        typer.Option(
+            help="A release: its folder, or its version in the data folder; by default the latest."
+        ),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=FILE",
+            help="Table of your own (Parquet, CSV, ECSV, FITS, VOTable) under a name for the query; "
+            "repeatable.",
+        ),
     ] = None,
     data: Data = DATA,
     debug: Debug = False,
@@ -536,8 +690,10 @@ def sql(
     """Ask the released catalogue in SQL."""
     from cmass.publish import sql as door
 
-    folder = release or data / "release" / "latest"
-    answer = door.query(folder, query)
+    folder = door.find_release(data, release)
+    if (words := door.check(folder)) is not None:
+        typer.echo(f"warning: {words}", err=True)
+    answer = door.query(folder, query, tables=door.own_tables(own or ()))
     if door.is_smoke(folder):
         typer.echo(f"{folder.resolve()} is of profile smoke: not for science", err=True)
     if format != "table":
@@ -638,6 +794,42 @@ def serve(
     if not server.is_loopback(host):
         typer.echo(f"{host} is not this machine alone: others can read the release", err=True)
     server.serve(folder, host, port, lambda words: typer.echo(f"{folder.name} at {words}"))
+
+
+@app.command(
+    epilog=(
+        "Examples: [bold]cmass diff 2026.11.23-0a1b2c3d latest[/bold]; "
+        "[bold]cmass diff data/release/latest other/release --format csv > changes.csv[/bold]\n\n"
+        + EXIT_CODES
+    )
+)
+@_guarded
+def diff(
+    old: Annotated[str, typer.Argument(help="Earlier release: its version, or its folder.")],
+    new: Annotated[
+        str, typer.Argument(help="Later release: its version, latest, or its folder.")
+    ] = "latest",
+    format: Annotated[
+        Literal["text", "csv", "json"],
+        typer.Option(help="A summary, or a row for each cluster that differs."),
+    ] = "text",
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Say what differs between two releases: clusters added, lost, changed by more than 1 sigma."""
+    from cmass.publish import changes
+    from cmass.publish.release import check_sums, version_folder
+    from cmass.publish.sql import render
+
+    folders = [
+        Path(name) if Path(name).is_dir() else version_folder(data / "release", name)
+        for name in (old, new)
+    ]
+    for folder in folders:
+        check_sums(folder)
+    found = changes.between_folders(*folders)
+    sys.stdout.write(found.markdown() if format == "text" else render(found.table, format))
+    sys.stdout.flush()
 
 
 @app.command(

@@ -138,7 +138,7 @@ FLAGS: dict[str, Flag] = {
             "over 16 % of the posterior lies within one kernel width of an edge of the prior",
         ),
         Flag(5, "redshift_outside_training", "distance outside the range of the mocks"),
-        Flag(6, "window_incomplete", "the window reaches outside the survey's footprint"),
+        Flag(6, "window_incomplete", "the window reaches outside the survey"),
         Flag(7, "bad_input", "a value of the input row is missing or impossible: no mass"),
         Flag(
             8, "unlike_training", "fewer or more galaxies in the window than in 99.9 % of the mocks"
@@ -155,6 +155,12 @@ FLAGS: dict[str, Flag] = {
             "two_clusters",
             "a second structure in the window, taller beside the cluster "
             "than in the mocks without a second cluster, but for a part oddity.false_alarm (0.01)",
+        ),
+        Flag(
+            12,
+            "depth_outside_training",
+            "the survey is deeper, shallower or sparser than the mocks, as its magnitudes or the numbers "
+            "of galaxies around all of its clusters show",
         ),
     )
 }
@@ -1637,6 +1643,21 @@ _COLUMNS += [
        "Upper error of log10_m200c_xray: X-ray flux and concentration", 0, nullable=True),
     _c("log10_m200c_xray_conversion_err", "float64", "dex", "stat.error;phys.mass",
        "Error of log10_m200c_xray from the scatter of concentrations", 0),
+    # --- one release against another
+    _c("change", "string", "", "meta.code",
+       "added, lost, moved (same name, another place), mass_gained, mass_lost or changed (by over 1 sigma)"),
+    _c("log10_m200c_last", "float64", "log10(Msun/h)", "phys.mass",
+       "Mass in the earlier release: median of its posterior, else the point estimate", 5, 20,
+       nullable=True),
+    _c("log10_m200c_now", "float64", "log10(Msun/h)", "phys.mass",
+       "Mass in the later release: median of its posterior, else the point estimate", 5, 20,
+       nullable=True),
+    _c("mass_change_dex", "float64", "dex", "phys.mass;arith.diff",
+       "log10_m200c_now less log10_m200c_last", nullable=True),
+    _c("mass_change_sigma", "float64", "", "phys.mass;arith.ratio",
+       "mass_change_dex over the earlier release's error on that side", nullable=True),
+    _c("flag_last", "int32", "", "meta.code.qual", "Flag in the earlier release", nullable=True),
+    _c("flag_now", "int32", "", "meta.code.qual", "Flag in the later release", nullable=True),
 ]  # fmt: skip
 
 #: Every column by name.
@@ -2062,11 +2083,25 @@ _TABLES = [
         "statistic bin parameter sensitivity",
         "statistic bin parameter",
     ),
+    _table(
+        "changes",
+        "One cluster that differs between two releases",
+        "cluster_id change ra dec z log10_m200c_last log10_m200c_now mass_change_dex "
+        "mass_change_sigma flag_last flag_now",
+        "cluster_id",
+    ),
     _table("provenance", "One statement on where a product comes from", "item property text"),
 ]
 
 #: Every table by name.
 TABLES: dict[str, TableSchema] = {t.name: t for t in _TABLES}
+
+
+#: Units that files of the VO say otherwise: their readers take a plain h for an hour.
+VO_UNITS = {
+    "Mpc/h": "Mpc/'littleh'", "Msun/h": "solMass/'littleh'",
+    "log10(Msun/h)": "log(solMass/'littleh')",
+}  # fmt: skip
 
 
 def flag_words(value: int) -> str:

@@ -7,6 +7,7 @@ metadata, as the column dictionary writes them.
 from __future__ import annotations
 
 import codecs
+import difflib
 import io
 import logging
 import re
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cmass import limits
 from cmass.errors import InputError
 from cmass.tables import atomic_path
 
 if TYPE_CHECKING:
+    from astropy.io.fits import BinTableHDU
     from astropy.table import Column, Table
     from pyarrow import csv
 
@@ -60,10 +63,37 @@ def format_of(path: Path | str) -> str:
     kind = SUFFIXES.get(suffixes[-1]) if suffixes else None
     if kind is None:
         raise InputError(
-            "the suffix names no format that is known", file=path,
-            remedy=f"Use one of {' '.join(SUFFIXES)}",
+            "the suffix names no format that is known" if suffixes else "the name has no suffix that "
+            "says the format", file=path,
+            remedy=f"Use one of {' '.join(SUFFIXES)}; text in columns is .csv",
         )  # fmt: skip
     return kind
+
+
+#: What files begin with, and how that is called; formats that are read by their own names.
+_BEGINNINGS = {
+    b"PAR1": "parquet", b"SIMPLE  =": "fits", b"# %ECSV": "ecsv", b"<?xml": "votable",
+    b"<VOTABLE": "votable", b"<!DOCTYPE": "a web page", b"<html": "a web page", b"\x89HDF": "HDF5",
+    b"PK\x03\x04": "a spreadsheet or zip file", b"%PDF": "PDF",
+}  # fmt: skip
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    """Raise where a file begins as one that its suffix does not say."""
+    with pa.input_stream(path, compression="detect") as stream:
+        start = stream.read(200).lstrip()
+    found = next((name for begin, name in _BEGINNINGS.items() if start.startswith(begin)), "")
+    if not found and kind in ("parquet", "fits", "votable") and start.isascii():
+        found = "csv"
+    # The header of ECSV is comments, so that it may be read as CSV.
+    if not found or found == kind or (found, kind) == ("ecsv", "csv"):
+        return
+    suffix = next((end for end, name in SUFFIXES.items() if name == found), None)
+    raise InputError(
+        f"not readable as {kind}: it is {'text' if found == 'csv' else found}", file=path,
+        remedy=f"Rename it to {path.stem}{suffix}" if suffix else "Give a table in one of "
+        f"{' '.join(SUFFIXES)}",
+    )  # fmt: skip
 
 
 def read(
@@ -96,10 +126,15 @@ def read(
     path = Path(path)
     kind = format_of(path)
     if not path.is_file():
-        raise InputError("there is no such file", file=path)
+        close = difflib.get_close_matches(path.name, _names_beside(path), 1)
+        raise InputError(
+            "there is no such file", file=path,
+            remedy=f"There is {path.with_name(close[0])}" if close else None,
+        )  # fmt: skip
     if path.stat().st_size == 0:
         raise InputError("the file is empty", file=path)
     limits.check_unpacked_size(path)
+    _check_kind(path, kind)
     if kind == "votable":
         limits.check_votable(path)
     try:
@@ -123,6 +158,11 @@ def read(
             remedy="Is it complete, and does its suffix say what it is?",
         ) from error  # fmt: skip
     return rename(table, columns or {}, path)
+
+
+def _names_beside(path: Path) -> list[str]:
+    """Names of the files in the folder of `path`."""
+    return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -226,8 +266,6 @@ def _is_told(line: str) -> bool:
 
 def _without_blanks(table: pa.Table) -> pa.Table:
     """The table without the blanks around names and texts that people write for the eye."""
-    import pyarrow.compute as pc
-
     columns = [
         pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
         for column in table.columns
@@ -298,7 +336,10 @@ def write(path: Path | str, table: pa.Table) -> None:
                 # FITS and VOTable know no unit "Msun/h"; it is written as it is.
                 warnings.simplefilter("ignore")
                 if kind == "fits":
-                    _write_fits(temporary, converted)
+                    from astropy.io import fits
+
+                    hdus = [fits.PrimaryHDU(), fits_hdu(converted)]
+                    fits.HDUList(hdus).writeto(temporary, overwrite=True)
                 else:
                     converted.write(temporary, format=_ASTROPY[kind], overwrite=True)
 
@@ -313,7 +354,8 @@ def _flat(table: pa.Table) -> pa.Table:
     return table
 
 
-def _write_fits(path: Path, table: Table) -> None:
+def fits_hdu(table: Table) -> BinTableHDU:
+    """Binary table of FITS, of a table by `to_astropy`: unit, UCD and description in its header."""
     from astropy.io import fits
 
     plain = table.copy(copy_data=False)
@@ -331,7 +373,8 @@ def _write_fits(path: Path, table: Table) -> None:
         unit = table[name].meta.get("unit", "")
         if unit:
             hdu.header[f"TUNIT{number}"] = unit
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+    hdu.header["LONGSTRN"] = ("OGIP 1.0", "long texts go on in CONTINUE")
+    return hdu
 
 
 def _metadata(field: pa.Field) -> dict[str, str]:
@@ -369,11 +412,9 @@ def _masked(field: pa.Field, values: pa.ChunkedArray) -> dict[str, Any]:
     """Data and mask of a MaskedColumn."""
     kind = field.type
     if pa.types.is_list(kind):
-        rows = [[] if r is None else r for r in values.to_pylist()]
-        width = max((len(r) for r in rows), default=0)
-        data = np.full((len(rows), max(width, 1)), np.nan, np.float32)
-        for number, row in enumerate(rows):
-            data[number, : len(row)] = row
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        data = np.full((len(lengths), max(lengths.max(initial=0), 1)), np.nan, np.float32)
+        data[np.arange(data.shape[1]) < lengths[:, None]] = pc.list_flatten(values).to_numpy()
         return {"data": data, "mask": np.isnan(data)}
     missing = values.is_null().to_numpy()
     if pa.types.is_floating(kind):

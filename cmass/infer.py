@@ -30,6 +30,7 @@ from cmass.evaluate.volume import comoving_volume, effective_area_deg2
 from cmass.galweight_mass import virial_masses
 from cmass.headline import write_metrics
 from cmass.oddity import Found
+from cmass.oddity.depth import Depth
 from cmass.params import Params
 from cmass.posterior import TAIL, at_edge, quantiles, reweight
 from cmass.pretrained import Bundle
@@ -128,13 +129,45 @@ def odd_ones(sample: Sample, bundle: Bundle, features: Array) -> Found:
     return Found(nothing, nothing, nothing, nothing, np.zeros(nothing.size, np.int32))
 
 
-def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True) -> pa.Table:
+def depth_of(sample: Sample, bundle: Bundle) -> Depth | None:
+    """Depth of a survey from the numbers of galaxies around its clusters; None where nothing tells."""
+    scale = bundle.count_scale
+    if scale is None or bundle.oddity is None:
+        return None
+    good = np.flatnonzero((sample.flag & FLAGS["bad_input"].value) == 0)
+    full = good[np.diff(sample.offsets)[good] >= bundle.window.n_galaxies_min]
+    if not full.size:
+        return None
+    return scale.depth(bundle.oddity.summaries(sample.points, sample.offsets, sample.z)[full])
+
+
+def _depth_flags(sample: Sample, bundle: Bundle, depth: Depth | None) -> NDArray[np.int32]:
+    """Flag of a survey of another depth than the mocks', for each of its clusters; says so once."""
+    limit = bundle.range.flux_limit_mag
+    flag = np.zeros(len(sample.cluster_id), np.int32)
+    if depth is None or limit is None or bundle.oddity is None:
+        return flag
+    if depth.differs(limit, bundle.oddity.how.depth_tolerance_mag):
+        log.warning(
+            "the survey looks as if it reached r = %.2f (from its %s, +- %.2f), the model's mocks reach "
+            "%.2f: every cluster is flagged. `cmass train --like CLUSTERS GALAXIES` makes a model for it",
+            depth.limit_mag, depth.how, depth.error_mag, limit,
+        )  # fmt: skip
+        flag[(sample.flag & FLAGS["bad_input"].value) == 0] = FLAGS["depth_outside_training"].value
+    return flag
+
+
+def masses_from_points(
+    sample: Sample, bundle: Bundle, *, depth: Depth | None = None, progress: bool = True
+) -> pa.Table:
     """Masses of clusters from the galaxies in their windows: the core of run and `estimate`.
 
     Parameters
     ----------
     sample : Sample
     bundle : Bundle
+    depth : Depth, optional
+        Of the survey, where magnitudes tell; measured from numbers of galaxies otherwise.
     progress : bool
         Show how far the work is.
 
@@ -160,6 +193,7 @@ def masses_from_points(sample: Sample, bundle: Bundle, *, progress: bool = True)
     ].value
     flag[known] |= bundle.density.flags(point[known])
     flag |= odd.flag
+    flag |= _depth_flags(sample, bundle, depth or depth_of(sample, bundle))
     flat = bundle.posterior(point, counts, sample.z)
     flag[at_edge(flat, bundle.edges, bundle.posteriors.kernel_width_dex)] |= FLAGS[
         "posterior_at_edge"
@@ -435,6 +469,9 @@ def run(workspace: Workspace, params: Params) -> None:
         haloes_above(params.infer.count_above_log10_m200c, median_z, volume, params),
         workspace.survey, rng,
     )  # fmt: skip
+    sky = Numbers()
+    sky.add("effective_area", area, bin=workspace.survey, paper=6670.0, unit="deg2")
+    comparison = pa.concat_tables([comparison, sky.table()])
     by_estimator = {
         "cnn3d": to_numpy(masses, "log10_m200c_p50")[0],
         "point": to_numpy(masses, "log10_m200c")[0],

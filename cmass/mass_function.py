@@ -24,6 +24,7 @@ def _colossus(parameters: CosmologyParams):
 
 
 def with_current(parameters: CosmologyParams) -> None:
+    """Make this cosmology the one that colossus works in."""
     from colossus.cosmology import cosmology
 
     cosmology.setCurrent(_colossus(parameters))

@@ -310,6 +310,18 @@ class FilesParams(_Section):
         return self
 
 
+def _numbers_in(section: BaseModel, prefix: str = "") -> list[str]:
+    """Dotted names of the numbers in a section and those below."""
+    names: list[str] = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            names += _numbers_in(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            names.append(prefix + name)
+    return names
+
+
 class MockParams(_Section):
     """The embedded simulator, simulation files, and their observer (SPEC section 3)."""
 
@@ -352,7 +364,9 @@ class MockParams(_Section):
             section = getattr(self, section_name, None)
             value = getattr(section, field, None)
             if not isinstance(section, _Section) or not isinstance(value, float):
-                raise ValueError(f"nuisance.{name}: no such parameter, or not a number")
+                close = difflib.get_close_matches(name, _numbers_in(self), 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"nuisance.{name}: no such parameter, or not a number{hint}")
             if half_width < 0:
                 raise ValueError(f"nuisance.{name}: the half width is negative ({half_width})")
             for end in (value - half_width, value + half_width) if value else ():
@@ -492,6 +506,9 @@ class OddityParams(_Section):
         0.2, "a neighbour up to this part of the cluster's mass is no second cluster", gt=0
     )
     neighbour_galaxies: int = _f(3, "fewest galaxies in the window that make a neighbour", ge=1)
+    depth_tolerance_mag: float = _f(
+        0.3, "flux limits that differ by no more are one (0.35 mag moves masses by 0.04 dex)", gt=0
+    )
     n_injected: int = _f(
         300, "windows of the evaluation set in which something is put wrong", ge=10
     )
@@ -814,6 +831,9 @@ class PublishParams(_Section):
 
     title: str = _f("cmass galaxy cluster masses", "title on the report")
     keep: int = _f(5, "releases kept beside the latest", ge=1)
+    licence: str = _f(
+        "BSD-3-Clause", "licence (SPDX) of what cmass made in the release", min_length=1
+    )
     site: bool = _f(True, "make the release's site as well; `cmass site` makes it at any time")
 
 
@@ -916,16 +936,19 @@ def _known_names(location: tuple[int | str, ...]) -> list[str]:
 def _explain(error: ValidationError, source: str) -> ParameterError:
     lines = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(
                 str(item["loc"][-1]), _known_names(item["loc"][:-1]), 1
             )
             hint = f"; did you mean {close[0]!r}?" if close else ""
             lines.append(f"{name}: no such parameter{hint}")
-        else:
-            value = "" if isinstance(item["input"], dict) else f" (value {item['input']!r})"
-            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{value}")
+            continue
+        value = "" if isinstance(item["input"], dict) else f" (value {item['input']!r})"
+        words = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "model_type":
+            words = "expected names and values below it, indented"
+        lines.append(f"{name}: {words}{value}" if name else f"{words}{value}")
     return ParameterError(f"{source}: " + "\n  ".join(lines))
 
 
@@ -1014,7 +1037,10 @@ def load_params(
     except FileNotFoundError:
         raise ParameterError(f"{source}: no such file") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ParameterError(f"{source}: not readable as YAML: {error}") from error
+        words = str(error).replace('in "<unicode string>", ', "")
+        if "'\\t'" in words:
+            words += "\nIndent with blanks: YAML takes no tabs"
+        raise ParameterError(f"{source}: not readable as YAML: {words}") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{source}: expected names and values at the top level")
     profiles = values.pop("profiles", None) or {}

@@ -368,7 +368,7 @@ STEPS: tuple[Step, ...] = (
         ),
         inputs=lambda w: (w.raw, w.selected, w.champion, w.masses, w.realism, w.figures),
         outputs=lambda w: (w.receipt, *_released(w)),
-        sources=("publish", "contracts", "figures", "rivals/scores.py"),
+        sources=("publish", "contracts", "figures", "rivals/scores.py", "formats.py", "ingest/footprint.py"),
         per_survey=True,
         view="champion",
     ),
@@ -429,7 +429,11 @@ def workspace_lock(workspace: Workspace) -> Iterator[None]:
             "wait for it to end, or give another folder with --data"
         ) from None
     except OSError as error:
-        raise WorkspaceError(f"cannot use {workspace.root} as data folder: {error}") from error
+        if workspace.root.exists() and not workspace.root.is_dir():
+            raise WorkspaceError(f"{workspace.root} is a file: --data names a folder") from error
+        raise WorkspaceError(
+            f"cannot write to the data folder {workspace.root} ({error.strerror}): --data names another"
+        ) from error
     holder = workspace.root / ".lock.holder"
     try:
         holder.write_text(json.dumps({"pid": os.getpid(), "command": " ".join(sys.argv)}))
@@ -644,6 +648,21 @@ def what_changed(name: str, workspace: Workspace, params: Params) -> str | None:
     return _what_changed(one, workspace, params, _Digests(workspace), stamp)
 
 
+def _elsewhere(workspace: Workspace) -> str:
+    """Where products are that somebody may have meant, in words."""
+    from cmass.params import PROFILES
+
+    root, home = workspace.root, workspace.home
+    if home.is_dir() and any(home.iterdir()):
+        return ""
+    if root.name in PROFILES:
+        return f"; {root} is the folder of a profile: --data {root.parent} is the one above it"
+    made = [name for name in PROFILES if (root / name).is_dir()]
+    if made:
+        return f"; {root} has products of the profile {', '.join(made)}, which --profile chooses"
+    return f"; {root} holds no products at all: does --data name the right folder?"
+
+
 def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Digests) -> None:
     """Raise where an input is missing or breaks its contract; warn where an earlier step would give
     another one."""
@@ -655,7 +674,7 @@ def _check_inputs(one: Step, workspace: Workspace, params: Params, digests: _Dig
             if not path.exists():
                 raise WorkspaceError(
                     f"{one.name} needs {path}, which is not there: run `cmass {earlier.name}` "
-                    "first, or `cmass run` for all steps"
+                    f"first, or `cmass run` for all steps{_elsewhere(workspace)}"
                 )
         if used:
             _check_contract(earlier, workspace, params, digests)

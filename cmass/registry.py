@@ -164,6 +164,10 @@ class Registry:
         self.name = model_name(workspace.profile)
         self._workspace = workspace
 
+    def _is_empty(self) -> bool:
+        """Whether there is no store yet: who only asks makes none."""
+        return self.uri.startswith(_SQLITE) and not Path(self.uri.removeprefix(_SQLITE)).exists()
+
     @contextmanager
     def _asked(self) -> Iterator[Any]:
         """The client; what MLflow says against the question becomes an error of ours."""
@@ -181,6 +185,8 @@ class Registry:
 
     def champion(self) -> Version | None:
         """The version that the alias names; None when none has it yet."""
+        if self._is_empty():
+            return None
         with self._asked() as client:
             return self._by_alias(client)
 
@@ -213,6 +219,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Every version, oldest first."""
+        if self._is_empty():
+            return []
         with self._asked() as client:
             found = client.search_model_versions(f"name='{self.name}'")
             named = self._by_alias(client) if found else None
@@ -224,6 +232,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """Models that the registry has, of any profile."""
+        if self._is_empty():
+            return []
         with self._asked() as client:
             return sorted(model.name for model in client.search_registered_models())
 

@@ -89,6 +89,8 @@ def _selected_and_masses(
     ids = [f"Test-{i:04d}" for i in range(n)]
     ra, dec = rng.uniform(340, 400, n) % 360, rng.uniform(-10, 40, n)
     z = rng.uniform(0.02, 0.08, n)
+    if n > 5:  # neighbours
+        ra[5], dec[5], z[5] = ra[4] + 0.2, dec[4] + 0.1, z[4] + 0.001
     true = rng.uniform(13.8, 14.9, n)
     galweight = true + rng.normal(0, 0.15, n)
     none = np.zeros(n, bool) if with_masses else np.ones(n, bool)
@@ -375,7 +377,10 @@ def _numbers(workspace: Workspace, n_clusters: int, with_masses: bool) -> None:
         ("coverage_68", "all", 0.671, 0.015, 0.6827, ""),
         ("sigma_n", "cnn3d", 0.05, 0.01, 0.04, "dex"),
     ]
-    survey = [("n_clusters", workspace.survey, float(n_clusters), None, None, "")]
+    survey = [
+        ("n_clusters", workspace.survey, float(n_clusters), None, None, ""),
+        ("effective_area", workspace.survey, 5156.6, None, 6670.0, "deg2"),
+    ]
     if with_masses:
         survey += [
             ("pull_mean", workspace.survey, 0.11, 0.03, -0.02, ""),

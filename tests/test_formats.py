@@ -225,7 +225,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats, "_write_fits", broken)
+    monkeypatch.setattr(formats, "fits_hdu", broken)
     from cmass.errors import WorkspaceError
 
     with pytest.raises(WorkspaceError, match="no space"):

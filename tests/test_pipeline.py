@@ -394,7 +394,7 @@ def test_the_lock_ends_with_an_error(workspace):
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, params, monkeypatch):
     monkeypatch.setattr(pipeline, "STEPS", STEPS)
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkspaceError, match="cannot use .*file"):
+    with pytest.raises(WorkspaceError, match="cannot write to the data folder .*file"):
         run_all(Workspace(tmp_path / "file" / "data", "smoke", "embedded"), params)
 
 

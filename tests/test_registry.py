@@ -145,13 +145,21 @@ def count(connection, cursor, statement, *rest):
     if "registered_models" in statement and "CREATE TABLE" in statement:
         os._exit(9)
 
-Registry(Workspace(Path(sys.argv[1]), "smoke", "embedded")).versions()
+Registry(Workspace(Path(sys.argv[1]), "smoke", "embedded")).crown("1")
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == 9
     workspace = Workspace(tmp_path, "smoke", "embedded")
+    with pytest.raises(WorkspaceError, match="cmass-cnn3d-smoke"):
+        registry.Registry(workspace).crown("1")
     assert registry.Registry(workspace).versions() == []
     assert {p.name for p in workspace.mlflow.iterdir()} <= {"mlflow.db", "mlflow.lock"}
+
+
+def test_who_only_asks_makes_no_store(tmp_path):
+    known = registry.Registry(Workspace(tmp_path, "smoke", "embedded"))
+    assert (known.versions(), known.names(), known.champion()) == ([], [], None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_server_that_is_away_is_told_within_a_minute():

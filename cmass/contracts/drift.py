@@ -196,19 +196,33 @@ def _part(name: str, table: pa.Table) -> float:
 
 def changes(now: pa.Table, last: pa.Table) -> Array:
     """log10 M200c now less then, of the clusters of one name and place in both; dex."""
-    columns = ("ra", "dec", "z", "log10_m200c")
+    mine, theirs, same = matched(now, last)
+    change = to_numpy(now, "log10_m200c")[0][mine] - to_numpy(last, "log10_m200c")[0][theirs]
+    return change[same & np.isfinite(change)]
+
+
+def matched(
+    now: pa.Table, last: pa.Table
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Clusters of one name in two releases.
+
+    Returns
+    -------
+    mine, theirs : ndarray of int64
+        Their rows in `now` and in `last`.
+    same : ndarray of bool
+        Whether they are at one place, on the sky and in redshift.
+    """
     ids = {name: row for row, name in enumerate(last["cluster_id"].to_pylist())}
-    places = [ids.get(name, -1) for name in now["cluster_id"].to_pylist()]
-    there = np.array(places, int)
+    there = np.array([ids.get(name, -1) for name in now["cluster_id"].to_pylist()], np.int64)
     mine = np.flatnonzero(there >= 0)
     theirs = there[mine]
-    new = [x[mine] for x in to_numpy(now, *columns)]
-    old = [x[theirs] for x in to_numpy(last, *columns)]
+    new = [x[mine] for x in to_numpy(now, "ra", "dec", "z")]
+    old = [x[theirs] for x in to_numpy(last, "ra", "dec", "z")]
     east = (new[0] - old[0] + 180) % 360 - 180
     apart = np.hypot(east * np.cos(np.radians(new[1])), new[1] - old[1])
     v = SPEED_OF_LIGHT_KM_S * np.abs(new[2] - old[2]) / (1 + old[2])
-    change = new[3] - old[3]
-    return change[(apart < _SAME_DEG) & (v < _SAME_KM_S) & np.isfinite(change)]
+    return mine, theirs, (apart < _SAME_DEG) & (v < _SAME_KM_S)
 
 
 # ----------------------------------------------------------------------------------------- causes

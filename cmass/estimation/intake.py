@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 CLUSTER_COLUMNS = ("cluster_id", "ra", "dec", "z")
-GALAXY_COLUMNS = ("ra", "dec", "z")
+GALAXY_COLUMNS = ("ra", "dec", "z", "r_mag")
+#: Columns that a table may lack: rows are numbered then, depth is told by numbers of galaxies.
+OPTIONAL = ("cluster_id", "r_mag")
 #: Names that others give to our columns, best first: lower case, letters and digits alone.
 ALIASES: dict[str, tuple[str, ...]] = {
     "cluster_id": (
@@ -45,7 +47,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "z", "redshift", "zspec", "specz", "spectroscopicredshift", "zhelio", "zhel", "zobs", "zclu",
         "zcl", "zcluster", "zgal", "zbest", "zmean", "zmed", "zcmb", "zspecbcg",
     ),
+    "r_mag": (
+        "rmag", "magr", "petromagr", "petror", "petromagrdered", "modelmagr", "cmodelmagr", "deredr",
+        "rpetro", "rpmag", "rpsmag", "rmodel", "mr", "appmagr", "r",
+    ),
 }  # fmt: skip
+#: Apparent magnitudes that a column called r may hold; a radius in any unit rarely does.
+_MAGNITUDES = (5.0, 30.0)
 #: Names of columns that hold a velocity, c z, where no unit says otherwise.
 VELOCITIES = (
     "cz",
@@ -63,7 +71,7 @@ VELOCITIES = (
 #: UCDs that say what a column is, whatever it is called.
 _UCDS = {
     "cluster_id": "meta.id;meta.main", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main",
-    "z": "src.redshift",
+    "z": "src.redshift", "r_mag": "phot.mag;em.opt.r",
 }  # fmt: skip
 _C_KM_S = speed_of_light / 1e3
 _SEXAGESIMAL = re.compile(
@@ -107,6 +115,10 @@ class Rows:
         Degrees, degrees, redshift; NaN where there is none.
     reasons : list of str
         Why a row cannot be used; empty for one that can.
+    names : dict of str to str
+        Our column names to the table's.
+    r_mag : ndarray, shape (n,), or None
+        Apparent r of galaxies, NaN where there is none; None without such a column.
     """
 
     ra: Array
@@ -114,11 +126,24 @@ class Rows:
     z: Array
     cluster_id: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    r_mag: Array | None = None
 
     @property
     def good(self) -> NDArray[np.bool_]:
         """Rows that can be used."""
         return np.array([not reason for reason in self.reasons], bool)
+
+
+def given_for(what: str, given: Mapping[str, str]) -> dict[str, str]:
+    """What was said of the columns of one table: ``clusters.ra`` before ``ra``."""
+    both = {name: theirs for name, theirs in given.items() if "." not in name}
+    own = {
+        name.removeprefix(f"{what}."): theirs
+        for name, theirs in given.items()
+        if name.startswith(f"{what}.")
+    }
+    return both | own
 
 
 def choose(
@@ -143,14 +168,14 @@ def choose(
     Raises
     ------
     InputError
-        No column can be what is needed. `cluster_id` is not missed: rows are numbered then.
+        No column can be what is needed. Those of `OPTIONAL` are not missed.
     """
     choices, lacking = [], []
     for ours in needed:
         choice = _given(table, ours, given) or _guess(table, ours)
         if choice is not None:
             choices.append(choice)
-        elif ours != "cluster_id":
+        elif ours not in OPTIONAL:
             lacking.append(ours)
     if lacking:
         meanings = "; ".join(f"{n}: {COLUMNS[n].description}" for n in lacking)
@@ -188,9 +213,20 @@ def _guess(table: pa.Table, ours: str) -> Choice | None:
         return Choice(ours, by_ucd[0], _unit_of(table, by_ucd[0], ours), "its UCD")
     usual = (*ALIASES[ours], *(VELOCITIES if ours == "z" else ()))
     found = sorted((n for n in names if plain(n) in usual), key=lambda n: usual.index(plain(n)))
+    if ours == "r_mag":
+        found = [n for n in found if _are_magnitudes(table[n])]
     if ours != "cluster_id":
         found.sort(key=lambda n: _is_text(table[n]))
     return Choice(ours, found[0], _unit_of(table, found[0], ours), "its name") if found else None
+
+
+def _are_magnitudes(values: pa.ChunkedArray) -> bool:
+    """Whether a column holds numbers that apparent magnitudes would be."""
+    if not pa.types.is_floating(values.type) or values.null_count == len(values):
+        return False
+    low, high = _MAGNITUDES
+    numbers = values.drop_null().to_numpy()
+    return bool(low < np.nanmedian(numbers) < high)
 
 
 def _unit_of(table: pa.Table, name: str, ours: str) -> str:
@@ -207,7 +243,7 @@ def _is_text(values: pa.ChunkedArray) -> bool:
 def told(choices: Sequence[Choice]) -> str:
     """Which column is what, in words."""
     return ", ".join(
-        c.ours if c.ours == c.theirs and not c.unit
+        c.ours if c.ours == c.theirs and c.unit in ("", COLUMNS[c.ours].unit)
         else f"{c.ours} is {c.theirs}" + (f" [{c.unit}]" if c.unit else "")
         for c in choices
     )  # fmt: skip
@@ -236,7 +272,7 @@ def rows_of(
     """
     values, texts = {}, {}
     for choice in choices:
-        if choice.ours != "cluster_id":
+        if choice.ours not in OPTIONAL:
             values[choice.ours], texts[choice.ours] = _numbers(table, choice, what, file)
     # Some count right ascension from -180 deg.
     values["ra"] = np.where(
@@ -247,7 +283,17 @@ def rows_of(
         for row in np.flatnonzero(~allowed(name, numbers, what)):
             if not reasons[row]:
                 reasons[row] = _why(name, float(numbers[row]), texts[name].get(int(row)))
-    return Rows(values["ra"], values["dec"], values["z"], reasons=reasons)
+    magnitudes = next(
+        (_numbers(table, c, what, file)[0] for c in choices if c.ours == "r_mag"), None
+    )
+    return Rows(
+        values["ra"],
+        values["dec"],
+        values["z"],
+        reasons=reasons,
+        r_mag=magnitudes,
+        names={c.ours: c.theirs for c in choices},
+    )
 
 
 def cluster_rows(table: pa.Table, choices: Sequence[Choice], file: Path | None = None) -> Rows:
@@ -332,7 +378,7 @@ def _angle(text: str, ours: str) -> float:
 def _in_our_unit(numbers: Array, choice: Choice, what: str, here: dict[str, Any]) -> Array:
     from astropy import units
 
-    if not choice.unit:
+    if not choice.unit or choice.ours == "r_mag":
         return numbers
     words = _UNIT_WORDS.get(choice.unit.lower(), choice.unit)
     try:
@@ -363,6 +409,24 @@ def allowed(name: str, values: Array, what: str = "clusters") -> NDArray[np.bool
         if column.maximum is not None:
             good &= values < column.maximum if column.open_maximum else values <= column.maximum
     return good
+
+
+def rows_hint(rows: Rows, table: str) -> str:
+    """What to try where no row of a table (``clusters``, ``galaxies``) can be used."""
+    z, ra, dec = (values[np.isfinite(values)] for values in (rows.z, rows.ra, rows.dec))
+    if ra.size and dec.size and np.abs(dec).max() > 90 and np.abs(ra).max() <= 90:
+        return (
+            f"ra and dec look swapped: give --column {table}.ra={rows.names['dec']} --column "
+            f"{table}.dec={rows.names['ra']}"
+        )
+    if z.size and np.median(z) >= 2:
+        return (
+            f"If {rows.names['z']} is a velocity c z, say so: --column '{table}.z={rows.names['z']}[km/s]'; a distance "
+            "is no redshift"
+        )
+    return (
+        "ra and dec are angles, z is a redshift or, with [km/s], a velocity; --column names others"
+    )
 
 
 def _why(name: str, value: float, text: str | None) -> str:

@@ -125,6 +125,7 @@ class DensityGrid(keras.layers.Layer):
         return (points_shape[0], self.n, self.n, self.n, 1)
 
     def call(self, points: Any, counts: Any) -> Any:
+        """Grids of clusters from their galaxies."""
         n, k, longest = self.n, points.shape[0], points.shape[1]
         if longest % AT_ONCE:
             raise ValueError(f"lists of {longest} galaxies; must be a multiple of {AT_ONCE}")

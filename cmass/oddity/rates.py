@@ -47,6 +47,7 @@ class Rates:
             self.columns[f"{name}_error"].append(error)
 
     def table(self) -> pa.Table:
+        """Table `oddity_rates` of all that was added."""
         return make_table("oddity_rates", self.columns)
 
 

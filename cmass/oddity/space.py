@@ -145,6 +145,18 @@ class Space:
         found, _ = cKDTree(self.reference).query(self.whole(joined), k=np.arange(1, k + 1))
         return np.asarray(found, float).mean(axis=1)
 
+    def reference_summaries(self) -> Array:
+        """`summaries` of the reference mocks, shape (n_reference, 8), from their places.
+
+        Empty where the mocks vary in fewer directions than they have numbers, so that places do not
+        tell them.
+        """
+        whole = self.whole
+        if whole.matrix.shape[0] != whole.matrix.shape[1]:
+            return np.empty((0, len(SUMMARIES)))
+        joined = np.linalg.solve(whole.matrix.T, self.reference.astype(float).T).T + whole.mean
+        return joined[:, -len(SUMMARIES) :]
+
     def as_json(self) -> dict[str, Any]:
         """All but the reference, as JSON can hold it."""
         maps = {"network": self.network, "whole": self.whole}

@@ -22,7 +22,8 @@ from cmass import limits
 from cmass.errors import InputError, WorkspaceError
 from cmass.estimators.dispersion import Relation
 from cmass.oddity import REFERENCE, SETTINGS, Oddity
-from cmass.params import CosmologyParams, Params, VoxelParams, WindowParams
+from cmass.oddity.depth import CountScale
+from cmass.params import CosmologyParams, GalaxyParams, Params, VoxelParams, WindowParams
 from cmass.posterior import JointDensity, grid_edges
 from cmass.recalibration import Posteriors, Recalibration, pairs_of
 from cmass.tables import file_digest, read_json, read_table, to_numpy, write_json
@@ -58,10 +59,16 @@ class TrainingRange:
         0.05 % and 99.95 % quantiles of the galaxies in a window.
     z : tuple of float
         Smallest and largest redshift.
+    distance_mpc_h : tuple of float
+        Smallest and largest comoving distance, h⁻¹ Mpc.
+    flux_limit_mag : float or None
+        Depth in apparent r; None for a model from before models told.
     """
 
     n_galaxies: tuple[float, float]
     z: tuple[float, float]
+    distance_mpc_h: tuple[float, float]
+    flux_limit_mag: float | None
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,26 @@ class Bundle:
         return self.posteriors.posterior(predicted, n_galaxies, z, self.edges)
 
     @property
+    def _mock_params(self) -> dict[str, Any]:
+        """Parameters of its mocks as JSON has them; empty for a model that does not say."""
+        found: dict[str, Any] = self.provenance.get("params", {}).get("mock", {})
+        return found
+
+    @cached_property
+    def count_scale(self) -> CountScale | None:
+        """Galaxies in the outskirts of the mocks' windows; None where the model does not say."""
+        galaxies = self._mock_params.get("galaxies")
+        if galaxies is None or self.oddity is None:
+            return None
+        return CountScale.fit(
+            self.oddity.space.reference_summaries(), GalaxyParams.model_validate(galaxies),
+            self.cosmology,
+        )  # fmt: skip
+
+    @property
     def centre_kernel(self) -> tuple[float, float]:
         """Kernel by which the mocks' observer finds centres: on the sky (Mpc/h), in velocity (km/s)."""
-        observer = self.provenance.get("params", {}).get("mock", {}).get("observer")
+        observer = self._mock_params.get("observer")
         if observer is None:
             raise InputError(
                 "the model does not say how its mocks were centred, so that nothing can be recentred as they were",
@@ -175,9 +199,12 @@ def _assemble(
 
 
 def _training_range(values: dict[str, float]) -> TrainingRange:
+    limit = values.get("flux_limit_mag")
     return TrainingRange(
         n_galaxies=(float(values["n_galaxies_low"]), float(values["n_galaxies_high"])),
         z=(float(values["z_min"]), float(values["z_max"])),
+        distance_mpc_h=(float(values["distance_mpc_h_min"]), float(values["distance_mpc_h_max"])),
+        flux_limit_mag=None if limit is None else float(limit),
     )
 
 
@@ -190,7 +217,8 @@ def settings_of(workspace: Workspace, params: Params) -> dict[str, Any]:
     return {
         "plain_bandwidth": params.posterior.plain_bandwidth,
         "recalibration": read_json(workspace.posterior / "recalibration.json"),
-        "range": read_json(workspace.posterior / "range.json"),
+        "range": read_json(workspace.posterior / "range.json")
+        | {"flux_limit_mag": params.mock.galaxies.flux_limit_mag},
         **{name: used[name] for name in ("window", "voxels", "cosmology")},
         "made_with": {name: used[name] for name in _MADE_WITH},
     }
@@ -198,9 +226,10 @@ def settings_of(workspace: Workspace, params: Params) -> dict[str, Any]:
 
 def from_workspace(workspace: Workspace, params: Params) -> Bundle:
     """The model of a run, after the steps train and posterior."""
+    settings = settings_of(workspace, params)
     return _assemble(
-        workspace.model / WEIGHTS, workspace.posterior, settings_of(workspace, params),
-        {"profile": params.profile}, workspace.oddity,
+        workspace.model / WEIGHTS, workspace.posterior, settings,
+        {"profile": params.profile, "params": settings["made_with"]}, workspace.oddity,
     )  # fmt: skip
 
 
@@ -290,7 +319,7 @@ def bundle_of_release(data: Path, folder: Path) -> None:
 
 def make_bundle(
     workspace: Workspace, params: Params, folder: Path, *, commit: str | None = None,
-    figures: dict[str, Any] | None = None,
+    figures: dict[str, Any] | None = None, like: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Copy the model of a finished run to `folder`, with its provenance.
 
@@ -304,6 +333,8 @@ def make_bundle(
         Version of the code that made it.
     figures : dict, optional
         How good it is: measures by what they were taken on.
+    like : dict, optional
+        The survey that its mocks were made for (`cmass.estimation.like`).
     """
     from cmass import __version__
 
@@ -328,6 +359,7 @@ def make_bundle(
             "profile": params.profile,
             "training": read_json(workspace.model / "model.json"),
             "figures": figures or {},
+            **({"like": like} if like else {}),
             "params": {
                 name: made_with[name] if name in made_with else settings[name]
                 for name in ("seed", "cosmology", "window", "mock", "split", "voxels", "train",

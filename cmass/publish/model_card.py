@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from cmass.publish import summary
+from cmass.publish.readme import render
 
 Tables = Mapping[str, pa.Table]
 
@@ -250,18 +251,12 @@ def model_card(
     missing : list of str, optional
         What figures could not be made, in words.
     """
-    import jinja2
-
     evidence = evidence or {}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cmass.publish", "."), trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
-    )  # fmt: skip
     survey = facts["release"]["survey"]
     rows = summary.numbers(tables["calibration"])
     evaluated = [r for r in rows if r.bin in ("all", "cnn3d", "sigma_m")]
-    return environment.get_template("model_card.md.jinja2").render(
-        release=facts["release"], software=facts["software"], registry=facts["registry"],
+    return render(
+        "model_card.md.jinja2", release=facts["release"], software=facts["software"], registry=facts["registry"],
         parameters={**facts["parameters"], **facts["model_parameters"]},
         model=[leaf for leaf in summary.leaves(facts["model"]) if leaf[0] != "profile"],
         sources=[leaf for leaf in summary.leaves(facts["sources"])

@@ -1,4 +1,4 @@
-"""README.md of a release: how to read it, and every column with what is in it."""
+"""README.md of a release: how to open its files, and every column with what is in it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cmass.columns import TABLES
-from cmass.publish import summary
+from cmass.publish import exports, summary
 
 
-def readme(tables: dict[str, pa.Table], facts: dict[str, Any]) -> str:
-    """Markdown of the release's README, from its tables and the column dictionary."""
+def render(template: str, **values: Any) -> str:
+    """Markdown of one of this package's templates."""
     import jinja2
-
-    from cmass.publish.database import MACROS
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cmass.publish", "."), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
-    return environment.get_template("readme.md.jinja2").render(
-        title=facts["parameters"]["publish"]["title"], release=facts["release"], registry=facts["registry"], macros=MACROS,
-        tables={name: _describe(name, table) for name, table in tables.items()},
+    return environment.get_template(template).render(**values)
+
+
+def readme(tables: dict[str, pa.Table], facts: dict[str, Any]) -> str:
+    """Markdown of the release's README, from its tables and the column dictionary."""
+    from cmass.publish.database import MACROS
+
+    return render(
+        "readme.md.jinja2",
+        title=facts["parameters"]["publish"]["title"], release=facts["release"],
+        registry=facts["registry"], macros=MACROS,
+        tables={name: describe(name, table) for name, table in tables.items()},
         flags=summary.flag_counts(tables["masses"]),
+        files={kind: exports.tables_of(kind, tables) for kind in exports.TABLES_OF},
+        left_out={
+            kind: [n for n in names if n not in exports.tables_of(kind, tables)]
+            for kind, names in exports.TABLES_OF.items()
+        },
     )  # fmt: skip
 
 
-def _describe(name: str, table: pa.Table) -> dict[str, Any]:
+def describe(name: str, table: pa.Table) -> dict[str, Any]:
+    """What is said of a table of a release: description, rows, key, and each column with its range."""
     schema = TABLES[name]
     columns = []
     for column in schema.columns:
@@ -45,7 +58,7 @@ def _describe(name: str, table: pa.Table) -> dict[str, Any]:
             }
         )  # fmt: skip
     return {
-        "description": schema.description, "rows": table.num_rows, "key": schema.key,
+        "description": schema.description, "rows": table.num_rows, "key": list(schema.key),
         "columns": columns,
     }  # fmt: skip
 

@@ -18,15 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cmass.columns import TABLES
 from cmass.contracts import release as contract
 from cmass.errors import WorkspaceError
 from cmass.params import Params
-from cmass.publish import site, sql
+from cmass.publish import changes, exports, site, sql
+from cmass.publish.exports.votable import with_votable
 from cmass.publish.provenance import as_table, gather
 from cmass.publish.site import browser
 from cmass.shards import digest_of
@@ -41,6 +43,9 @@ from cmass.tables import (
     write_table,
 )
 from cmass.workspace import SITE, Workspace
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _log = logging.getLogger(__name__)
 
@@ -91,15 +96,17 @@ def run(workspace: Workspace, params: Params) -> None:
 def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
     tables = gather_tables(workspace)
     facts = gather(workspace, params)
+    last = last_release(workspace)
     # Before anything is written: what breaks its contract leaves no trace of a release.
-    checked = contract.check_release(workspace, params, tables, facts, last_release(workspace))
+    checked = contract.check_release(workspace, params, tables, facts, last)
     contracts = contract.gather(workspace, checked)
     tables["provenance"] = as_table(facts)
     staging.mkdir()
     for name in tables:
-        write_table(staging / f"{name}.parquet", tables[name], name)
+        write_table(staging / f"{name}.parquet", with_votable(name, tables[name]), name)
     content = content_digest(staging)
-    identity = digest_of(content, facts["release"], params.publish.title, _evidence(workspace))
+    words = [params.publish.title, params.publish.licence]
+    identity = digest_of(content, facts["release"], words, _evidence(workspace))
 
     known = find_release(workspace.releases, identity)
     if known is not None:
@@ -118,8 +125,10 @@ def _publish(workspace: Workspace, params: Params, staging: Path) -> Path:
         "version": version, "identity": identity, "content_digest": content,
         "created": now.isoformat(timespec="seconds"),
         "publication": 1 + max(map(_publication, complete_releases(workspace.releases)), default=0),
+        "layout": exports.LAYOUT,
     }  # fmt: skip
-    write_release(staging, workspace, params, tables, facts, contracts)
+    changed = changes.since(last, tables["masses"], facts, version)
+    write_release(staging, workspace, params, tables, facts, contracts, changed)
     verify(staging)
     _flush(staging)
     staging.rename(folder)
@@ -170,11 +179,12 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
         workspace.masses / "mass_function.parquet",
         workspace.figures / "figures.json",  # holds the digest of every figure and its tables
         workspace.raw / "quarantine.parquet",
+        workspace.raw / "footprint.parquet",
     ]
     digests = {f.name: file_digest(f) for f in files if f.exists()}
     code = hashlib.sha256(source_digest("figures").encode())
     here = Path(__file__).parent
-    for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2")):
+    for source in sorted(p for p in here.rglob("*") if p.suffix in (".py", ".jinja2", ".template")):
         if here / SITE not in source.parents:
             code.update(source.read_bytes())
     return {**digests, "code": code.hexdigest()}
@@ -182,18 +192,24 @@ def _evidence(workspace: Workspace) -> dict[str, str]:
 
 def write_release(
     folder: Path, workspace: Workspace, params: Params, tables: dict[str, pa.Table],
-    facts: dict[str, Any], contracts: dict[str, Any],
+    facts: dict[str, Any], contracts: dict[str, Any], changed: changes.Changes,
 ) -> None:  # fmt: skip
     """Write what a release holds beside its Parquet files, the checksums last."""
     from cmass import figures
     from cmass.figures.overview import save_overview
     from cmass.publish.database import write_database
+    from cmass.publish.exports import documents, footprint
     from cmass.publish.model_card import model_card
     from cmass.publish.readme import readme
     from cmass.publish.report import write_report
     from cmass.publish.report.contracts import write_contracts
 
     write_database(folder / sql.DATABASE, {name: folder / f"{name}.parquet" for name in tables})
+    polygons = read_table(workspace.raw / "footprint.parquet", "raw_footprint")
+    facts["release"]["footprint"] = footprint.write(folder, polygons, tables["clusters"], facts)
+    exports.write(folder, tables, facts)
+    write_table(folder / changes.FILE, with_votable("changes", changed.table), "changes")
+    documents.write(folder, tables, facts, changed.markdown())
     write_json(folder / "provenance.json", facts)
     write_report(folder / "report.html", workspace, params, tables, facts, contracts)
     write_json(folder / "contracts.json", contracts)
@@ -210,28 +226,53 @@ def verify(folder: Path) -> None:
     """Read a release back and raise `WorkspaceError` at the first thing that is not right.
 
     Checksums; every table against the column dictionary; the database against the
-    Parquet files, row by row in number, and its macros.
+    Parquet files, value by value, and its macros; every other format against the tables. Releases
+    of before there were other formats are whole without them.
     """
     check_sums(folder)
+    tables = {}
     extra = [name for name in EXTRA if (folder / f"{name}.parquet").exists()]
     with sql.connect(folder / sql.DATABASE) as connection:
         for name in (*RELEASE_TABLES, *extra):
-            table = read_table(folder / f"{name}.parquet", name)
+            table = tables[name] = read_table(folder / f"{name}.parquet", name)
             check_table(table, TABLES[name], folder / f"{name}.parquet")
-            rows = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
-            if rows != [(table.num_rows,)]:
-                raise WorkspaceError(
-                    f"{folder / sql.DATABASE}: table {name} does not have the {table.num_rows} "
-                    "rows of its Parquet file. Run publish again"
-                )
+            _check_rows(connection, name, table, folder)
         connection.execute(
             "SELECT mass_quantile(cluster_id, 0.5), prob_above(cluster_id, 14), "
             "(SELECT count(*) FROM cone(0, 0, 1)) FROM masses LIMIT 1"
         ).fetchall()
+    facts = read_json(folder / "provenance.json")
+    if facts["release"].get("layout", 1) >= exports.LAYOUT:
+        exports.verify(folder, tables, facts)
 
 
-def check_sums(folder: Path) -> None:
-    """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
+def _check_rows(connection: DuckDBPyConnection, name: str, table: pa.Table, folder: Path) -> None:
+    """Raise unless a table of the database holds the values of its Parquet file, in their order."""
+    n = 0
+    for batch in connection.cursor().sql(f'SELECT * FROM "{name}"').to_arrow_reader():
+        expected = table.slice(n, batch.num_rows)
+        n += batch.num_rows
+        for column in table.column_names:
+            there = expected[column].combine_chunks()
+            here = batch.column(column)
+            if (
+                column == "posterior"
+            ):  # no posterior is NULL in the database, an empty list in Parquet
+                there, here = pc.list_flatten(there), pc.list_flatten(here)
+            if not here.cast(there.type).equals(there):
+                raise WorkspaceError(
+                    f"{folder / sql.DATABASE}: column {column} of table {name} does not hold the "
+                    "values of its Parquet file. Run publish again"
+                )
+    if n != table.num_rows:
+        raise WorkspaceError(
+            f"{folder / sql.DATABASE}: table {name} does not have the {table.num_rows} rows of its "
+            "Parquet file. Run publish again"
+        )
+
+
+def listed_sums(folder: Path) -> dict[str, str]:
+    """Checksums by file of a release, as its SHA256SUMS has them."""
     sums = folder / SUMS
     if not sums.is_file():
         raise WorkspaceError(f"{folder} has no {SUMS}: it is not a complete release")
@@ -240,7 +281,12 @@ def check_sums(folder: Path) -> None:
     except UnicodeDecodeError as error:
         raise WorkspaceError(f"{sums} is damaged: {error}") from error
     lines = [line.partition("  ") for line in text.splitlines()]
-    listed = {name: digest for digest, _, name in lines}
+    return {name: digest for digest, _, name in lines}
+
+
+def check_sums(folder: Path) -> None:
+    """Raise `WorkspaceError` unless the files of a release are those of its SHA256SUMS."""
+    listed = listed_sums(folder)
     present = {str(p.relative_to(folder)) for p in files_of(folder)} - {SUMS}
     if not listed or present != set(listed):
         odd = sorted(present ^ set(listed))
@@ -263,8 +309,12 @@ def version_folder(releases: Path, version: str) -> Path:
         name = str((releases / "latest").readlink())
     if not _VERSION.fullmatch(name):
         raise WorkspaceError(
-            f"no release {version!r} in {releases}: versions look like 2026.11.23-0a1b2c3d; `cmass "
-            "releases` lists them"
+            f"no release {version!r} in {releases}: "
+            + (
+                "`cmass run` makes one"
+                if version == "latest"
+                else "versions look like 2026.11.23-0a1b2c3d; `cmass releases` lists them"
+            )
         )
     if not (releases / name).is_dir():
         raise WorkspaceError(f"{releases / name} does not exist; `cmass releases` lists what does")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,12 +13,13 @@ import pyarrow as pa
 import pyarrow.csv
 
 from cmass.errors import CmassError, WorkspaceError
-from cmass.tables import read_json
+from cmass.tables import file_digest, read_json
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 DATABASE = "cmass.duckdb"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 # No file but the database, no network, no extensions, no look into the variables of the
 # Python program around the query, no spilling into the release's folder; and no way to
@@ -34,6 +37,10 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
 SECONDS, ANSWER_MAX_BYTES = 300.0, 1_000_000_000
 #: Seconds that an interrupted statement gets to end.
 _GRACE_S = 10.0
+#: Bytes that tables of the user's own may have together.
+OWN_MAX_BYTES = 1_000_000_000
+#: Releases up to so many bytes are checked as a whole before they are asked, of others the database.
+_CHECKED_MAX_BYTES = 300_000_000
 _ALLOWED = {"SELECT", "EXPLAIN", "MULTI"}  # MULTI is how DuckDB parses PIVOT
 
 
@@ -52,6 +59,31 @@ def is_smoke(release: Path) -> bool:
         return bool(read_json(file)["release"]["profile"] == "smoke")
     except (KeyError, TypeError) as error:
         raise WorkspaceError(f"{file} is no provenance of a release: {error!r}") from error
+
+
+def find_release(data: Path, release: Path | None = None) -> Path:
+    """Folder of a release: the one given, or the version of that name, or the latest in the data folder.
+
+    Raises
+    ------
+    WorkspaceError
+        There is none; the message lists those there are.
+    """
+    folder = release or data / "release" / "latest"
+    if release is not None and not release.is_dir():
+        folder = data / "release" / release
+    if folder.is_dir():
+        return folder
+    there = sorted(p.name for p in (data / "release").glob("*") if (p / DATABASE).is_file())
+    known = [name for name in there if name != "latest"]
+    if known:
+        raise WorkspaceError(
+            f"there is no release {release or 'latest'} in {data}: it has {', '.join(known)}"
+        )
+    where = f"{data} holds no release" if data.is_dir() else f"there is no data folder {data}"
+    raise WorkspaceError(
+        f"{where}: `cmass run` makes a release; --data names the folder that has one, --release the release"
+    )
 
 
 def connect(database: Path) -> DuckDBPyConnection:
@@ -83,7 +115,75 @@ def connect(database: Path) -> DuckDBPyConnection:
         ) from error
 
 
-def query(release: Path, statement: str, seconds: float = SECONDS) -> pa.Table:
+def check(release: Path) -> str | None:
+    """Say whether a release is what was published, before it is asked.
+
+    Returns
+    -------
+    str or None
+        What is wrong beside the database, from which answers come, in words for a warning.
+
+    Raises
+    ------
+    WorkspaceError
+        The database is not the one that was released.
+    """
+    from cmass.publish.release import SUMS, check_sums, listed_sums
+
+    database = release / DATABASE
+    if not database.is_file():
+        return None  # `connect` says so
+    try:
+        listed = listed_sums(release)
+    except WorkspaceError as error:
+        return f"{error}; nobody can tell whether {database} is as it was released"
+    if listed.get(DATABASE) != file_digest(database):
+        raise WorkspaceError(
+            f"{database} does not match its checksum in {SUMS}: it was changed or damaged after it was "
+            "released. Move the release away; `cmass publish` makes it again"
+        )
+    if sum(p.stat().st_size for p in release.rglob("*") if p.is_file()) > _CHECKED_MAX_BYTES:
+        return None
+    try:
+        check_sums(release)
+    except WorkspaceError as error:
+        return f"{error}; the database is intact, and the answer comes from it"
+    return None
+
+
+def own_tables(options: Iterable[str]) -> dict[str, pa.Table]:
+    """Tables of the user's own, by name, from ``name=file`` in any format that `formats` reads.
+
+    Raises
+    ------
+    SqlError
+        No such form, a name that is none or is taken, or too much.
+    InputError
+        A file is not there or not readable.
+    """
+    from cmass import formats
+
+    tables: dict[str, pa.Table] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not equals or not file:
+            raise SqlError(
+                f"--with {option}: give a name and a file, as in --with mine=clusters.csv"
+            )
+        if not _NAME.fullmatch(name):
+            raise SqlError(
+                f"--with {option}: {name!r} is no name for a table; use small letters, digits and _"
+            )
+        if name in tables:
+            raise SqlError(f"--with {option}: {name} is named twice")
+        tables[name] = formats.read(file)
+    return tables
+
+
+def query(
+    release: Path, statement: str, seconds: float = SECONDS,
+    tables: Mapping[str, pa.Table] | None = None,
+) -> pa.Table:  # fmt: skip
     """Answer one SQL statement from a release.
 
     Parameters
@@ -94,6 +194,9 @@ def query(release: Path, statement: str, seconds: float = SECONDS) -> pa.Table:
         One SELECT (or FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, PIVOT, EXPLAIN).
     seconds : float
         A statement that takes longer is stopped.
+    tables : mapping of str to pyarrow.Table, optional
+        Tables of the user's own, by the name that the statement calls them; copied into memory
+        before the statement is looked at, which can read no more than without them.
 
     Returns
     -------
@@ -126,6 +229,7 @@ def query(release: Path, statement: str, seconds: float = SECONDS) -> pa.Table:
                     '`cmass sql --format csv "SELECT …" > file.csv`'
                 )
             cursor = connection.cursor()
+            _take_in(cursor, tables or {})
             return _in_time(cursor, statement, seconds)
         except duckdb.InterruptException as error:
             raise SqlError(
@@ -142,8 +246,41 @@ def query(release: Path, statement: str, seconds: float = SECONDS) -> pa.Table:
                 f"refused: {_first_line(error)}. Files, the network and extensions are closed to "
                 "`cmass sql`; it reads the released tables only (try SHOW TABLES)"
             ) from error
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            raise SqlError(f"{str(error).strip()}\n{_names_hint(str(error))}") from error
         except duckdb.Error as error:
             raise SqlError(str(error).strip()) from error
+
+
+def _take_in(cursor: DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> None:
+    """Copy tables into memory, as temporary tables that this cursor alone sees."""
+    taken = {
+        name for (name,) in cursor.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    }
+    if sum(table.nbytes for table in tables.values()) > OWN_MAX_BYTES:
+        raise SqlError(
+            f"your own tables have more than {OWN_MAX_BYTES / 1e9:g} GB: leave out columns or rows, or "
+            "read the release's Parquet files with a DuckDB of your own"
+        )
+    for name, table in tables.items():
+        if name in taken:
+            raise SqlError(f"{name} is a table of the release: give yours another name")
+        seen: dict[str, str] = {}
+        for column in table.column_names:
+            if (other := seen.setdefault(column.lower(), column)) is not column:
+                raise SqlError(
+                    f"{name} has the columns {other!r} and {column!r}, which are one in SQL: rename one"
+                )
+        cursor.register("_own", table)
+        cursor.execute(f'CREATE TEMP TABLE "{name}" AS SELECT * FROM _own')
+        cursor.unregister("_own")
+
+
+def _names_hint(words: str) -> str:
+    """Where the names are that a statement may use."""
+    if words.startswith("Catalog Error"):
+        return "SHOW TABLES lists the tables"
+    return "DESCRIBE masses lists the columns of a table; text stands in 'single quotes'"
 
 
 def _answer(cursor: DuckDBPyConnection, statement: str) -> pa.Table:

@@ -15,7 +15,8 @@ from cmass.errors import WorkspaceError
 from cmass.params import Params
 from cmass.pipeline import what_changed, workspace_lock
 from cmass.promotion.bundle import link_files
-from cmass.publish.release import SUMS, check_sums, complete_releases, version_folder
+from cmass.publish.changes import FILE as CHANGES
+from cmass.publish.release import check_sums, complete_releases, listed_sums, version_folder
 from cmass.tables import file_digest, read_json, write_json
 from cmass.versions import tags
 from cmass.versions.store import Store
@@ -248,7 +249,11 @@ def listed(data: Path) -> list[dict[str, str]]:
 
 
 def parquet_sums(folder: Path) -> dict[str, str]:
-    """Checksums of the Parquet files of a release, by name, as its SHA256SUMS has them."""
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("  ", 1) for line in lines)
-    return {name: digest for digest, name in pairs if name.endswith(".parquet")}
+    """Checksums of the Parquet files of a release, by name, as its SHA256SUMS has them.
+
+    What changed since the release before is left out: made again alone, a release has none before it.
+    """
+    return {
+        name: digest for name, digest in listed_sums(folder).items()
+        if name.endswith(".parquet") and name != CHANGES
+    }  # fmt: skip

@@ -132,9 +132,10 @@ def test_what_looks_wrong_as_a_whole_is_warned_of(tiny_bundle, caplog):
     assert "7 galaxies have the ra, dec and z of another" in caplog.text
     in_km_s = clusters.copy()
     in_km_s["z"] = in_km_s["z"] * 299792.458
-    masses = cmass.estimate(in_km_s, galaxies, model=tiny_bundle, progress=False)
-    assert all(bits(masses, "bad_input"))
-    assert "no cluster has a mass" in caplog.text and "not km/s" in caplog.text
+    with pytest.raises(
+        InputError, match=r"no cluster can be used: z is .*row 1.*clusters.z=z\[km/s\]"
+    ):
+        cmass.estimate(in_km_s, galaxies, model=tiny_bundle, progress=False)
 
 
 def test_galaxies_on_one_spot_are_degenerate(tiny_bundle):
@@ -210,23 +211,42 @@ def test_recentred_clusters_have_their_masses_back(tiny_bundle):
     assert np.median(error[0]) < 0.3 * np.median(error[1])
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".ecsv", ".fits", ".vot"])
-def test_files_of_every_format_give_the_same_masses(tmp_path, tiny_bundle, suffix):
-    clusters, galaxies = sky(3)
-    expected = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
-    clusters.rename_column("ra", "RAJ2000")
-    for name, table in (("c", clusters), ("g", galaxies)):
-        formats.write(tmp_path / f"{name}{suffix}", formats.from_astropy(table))
-    out = tmp_path / f"m{suffix}"
-    estimation.estimate_files(
-        tmp_path / f"c{suffix}", tmp_path / f"g{suffix}", out, columns={"ra": "RAJ2000"},
-        model=tiny_bundle,
-    )  # fmt: skip
-    back = formats.read(out)
-    np.testing.assert_allclose(
-        back["log10_m200c"].to_numpy(), np.asarray(expected["log10_m200c"]), atol=1e-9
+#: Rows that cannot be used, and what is said of them; None is a missing value.
+BROKEN = (
+    ("no_ra", None, 0.0, 0.05, "ra is missing"),
+    ("south", 10.0, -91.5, 0.05, "dec is -91.5, which is impossible"),
+    ("fast", 10.0, 0.0, 15000.0, "z is 15000, which is impossible: a velocity in km/s?"),
+    ("near", 10.0, 0.0, 0.0, "z is 0, which is impossible"),
+    ("c0", 11.0, 0.0, 0.05, "cluster_id c0 stands in 2 rows"),
+)
+
+
+def test_files_of_every_format_give_the_same_masses_and_reasons(tmp_path, tiny_bundle):
+    clusters, galaxies = (formats.from_astropy(t) for t in sky(4))
+    broken = pa.table(
+        {
+            name: [row[k] for row in BROKEN]
+            for k, name in enumerate(("cluster_id", "ra", "dec", "z"))
+        }
     )
-    assert back["cluster_id"].to_pylist() == ["c0", "c1", "c2"]
+    both = pa.concat_tables([clusters.cast(broken.schema), broken])
+    found = {}
+    for suffix in (".parquet", ".csv", ".ecsv", ".fits", ".vot"):
+        files = [tmp_path / f"{name}{suffix}" for name in ("c", "g", "m")]
+        formats.write(files[0], both.rename_columns(["cluster_id", "RAJ2000", "dec", "z"]))
+        formats.write(files[1], galaxies)
+        estimation.estimate_files(*files, model=tiny_bundle)
+        found[suffix] = formats.read(files[2])
+    remarks = ["cluster_id c0 stands in 2 rows", "", "", "", *(row[-1] for row in BROKEN)]
+    first = found[".parquet"]
+    for suffix, masses in found.items():
+        assert [x or "" for x in masses["remark"].to_pylist()] == remarks, suffix
+        for name in first.column_names:
+            if name not in ("remark", "posterior"):
+                assert masses[name].to_pylist() == first[name].to_pylist(), (suffix, name)
+    assert first["log10_m200c"].null_count == 6
+    alone = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    assert first["log10_m200c_p50"].to_pylist()[1:4] == alone["log10_m200c_p50"].to_pylist()[1:]
 
 
 def test_unknown_output_and_column_fail_before_any_work(tmp_path, tiny_bundle):
@@ -367,3 +387,26 @@ def test_files_that_give_nothing_are_errors_and_inputs_are_safe(tmp_path, tiny_b
         estimation.estimate_files(clusters, galaxies, tmp_path / "out.csv", model=tiny_bundle)
     assert clusters.read_text().startswith("cluster_id")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_masses_without_any_are_written_and_told(tmp_path, tiny_bundle):
+    """A list far from the galaxies: every row keeps its reason, and the command fails."""
+    clusters, galaxies = tmp_path / "clusters.csv", tmp_path / "galaxies.csv"
+    clusters.write_text("cluster_id,ra,dec,z\nA,10,20,0.05\n")
+    galaxies.write_text("ra,dec,z\n50,20,0.05\n50.1,20,0.05\n")
+    out = tmp_path / "out.csv"
+    with pytest.raises(InputError, match=r"no cluster has a mass.* 37\.\d deg away.*out.csv"):
+        estimation.estimate_files(clusters, galaxies, out, model=tiny_bundle)
+    assert "no galaxy at any redshift lies in the window" in formats.read(out)["remark"][0].as_py()
+
+
+def test_what_is_said_of_one_table_is_not_taken_for_the_other(tmp_path, tiny_bundle):
+    clusters, galaxies = sky(2)
+    expected = cmass.estimate(clusters, galaxies, model=tiny_bundle, progress=False)
+    swapped = Table(clusters, copy=True)
+    swapped["ra"], swapped["dec"] = clusters["dec"], clusters["ra"]
+    masses = cmass.estimate(
+        swapped, galaxies, columns={"clusters.ra": "dec", "clusters.dec": "ra"}, model=tiny_bundle,
+        progress=False,
+    )  # fmt: skip
+    assert masses["log10_m200c"].tolist() == expected["log10_m200c"].tolist()

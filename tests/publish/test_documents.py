@@ -54,15 +54,19 @@ def test_every_column_is_described_with_what_is_in_it(readme: str, released: Wor
 def test_the_examples_run(readme: str, released: Workspace, monkeypatch) -> None:
     monkeypatch.chdir(released.releases / "latest")
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     spaces: list[dict] = []
     for block in blocks:
         spaces.append({})
         exec(block, spaces[-1])  # noqa: S102 - the release's own README, made by this package
-    assert spaces[0]["masses"].num_rows == 40
-    catalogue = spaces[1]["catalogue"]
+    for name in ("masses", "masses_fits", "masses_votable", "masses_cds", "masses_mrt"):
+        assert len(spaces[0][name]) == 40, name
+        assert spaces[0][name]["ra"].unit == "deg"
+    assert spaces[1]["masses"].num_rows == 40
+    assert spaces[3]["area_deg2"] == pytest.approx(5156.6, rel=0.002)  # an octant
+    catalogue = spaces[2]["catalogue"]
     assert isinstance(catalogue, duckdb.DuckDBPyConnection)
-    statements = re.findall(r'\.sql\("(.*)"\)', blocks[1])
+    statements = re.findall(r'\.sql\("(.*)"\)', blocks[2])
     assert len(statements) == 3
     for statement in statements:
         catalogue.execute(statement).fetchall()

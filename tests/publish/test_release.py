@@ -38,7 +38,11 @@ from tests.publish.site.conftest import xray_matches
 FILES = {
     *(f"{name}.parquet" for name in RELEASE_TABLES), "cmass.duckdb", "report.html", "overview.png",
     "model_card.md", "contracts.html", "contracts.json",
-    "provenance.json", "README.md", "SHA256SUMS", "site",
+    "provenance.json", "README.md", "SHA256SUMS", "CITATION.cff", "LICENSE.md",
+    "data_dictionary.md", "data_dictionary.json", "changes.md", "changes.parquet",
+    "masses.fits", "clusters.fits", "galaxies.fits", "masses.vot", "clusters.vot",
+    "masses.mrt", "clusters.mrt", "cds/ReadMe", "cds/masses.dat", "cds/clusters.dat",
+    "footprint_moc.fits",
 }  # fmt: skip
 
 
@@ -60,7 +64,9 @@ def _change_masses(workspace: Workspace, shift: float) -> None:
 
 def test_release_holds_the_files_and_rows_of_the_contract(released: Workspace) -> None:
     folder = _latest(released)
-    assert {p.name for p in folder.iterdir()} == FILES
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert {file for file in files if not file.startswith("site/")} == FILES
+    assert "site/index.html" in files
     assert not folder.readlink().is_absolute()
     sources = {
         "masses": released.masses / "masses.parquet",

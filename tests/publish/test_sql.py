@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from cmass.cli import app
 from cmass.errors import CmassError, WorkspaceError
-from cmass.publish.sql import SqlError, is_smoke, query, render
+from cmass.publish.sql import SqlError, check, is_smoke, own_tables, query, render
 from cmass.workspace import Workspace
 
 
@@ -193,3 +197,124 @@ def test_provenance_that_is_none_is_named(tmp_path: Path) -> None:
         (tmp_path / "provenance.json").write_text(text)
         with pytest.raises(WorkspaceError, match="no provenance of a release"):
             is_smoke(tmp_path)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.csv"
+    file.write_text("cluster_id,RA\nTest-0003,1.5\n0007,2.5\n")
+    return file
+
+
+def test_a_table_of_ones_own_is_joined(latest: Path, mine: Path) -> None:
+    tables = own_tables([f"mine={mine}"])
+    joined = query(
+        latest,
+        "SELECT m.ra, mine.RA AS own FROM masses m JOIN mine USING (cluster_id)",
+        tables=tables,
+    )
+    assert joined["own"].to_pylist() == [1.5]
+    everything = query(latest, "FROM mine ORDER BY cluster_id", tables=tables)
+    assert everything["cluster_id"].to_pylist() == ["0007", "Test-0003"]  # zeros kept
+    with pytest.raises(SqlError, match="mine does not exist"):  # of that one statement alone
+        query(latest, "FROM mine")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".ecsv", ".fits", ".vot"])
+def test_a_table_of_ones_own_in_any_format(latest: Path, tmp_path: Path, suffix: str) -> None:
+    from cmass import formats
+
+    file = tmp_path / f"x{suffix}"
+    formats.write(file, pa.table({"name": ["a", "b"], "value": [1.0, 2.5]}))
+    found = query(latest, "SELECT sum(value) AS s FROM x", tables=own_tables([f"x={file}"]))
+    assert found["s"].to_pylist() == [3.5]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("mine", "give a name and a file, as in --with mine=clusters.csv"),
+        ("mine=", "give a name and a file"),
+        ("={file}", "is no name for a table"),
+        ("Mine={file}", "'Mine' is no name for a table; use small letters"),
+        ('x"; DROP TABLE y; --={file}', "is no name for a table"),
+        ("mine={file}.not", "the suffix names no format"),
+        ("mine=nothing.csv", "there is no such file"),
+    ],
+)
+def test_names_and_files_that_are_none_are_told(mine: Path, option: str, words: str) -> None:
+    with pytest.raises(CmassError, match=words):
+        own_tables([option.format(file=mine)])
+
+
+def test_own_tables_keep_their_place(latest: Path, mine: Path, monkeypatch) -> None:
+    from cmass.publish import sql
+
+    with pytest.raises(SqlError, match="mine is named twice"):
+        own_tables([f"mine={mine}", f"mine={mine}"])
+    with pytest.raises(SqlError, match="masses is a table of the release"):
+        query(latest, "SELECT 1", tables=own_tables([f"masses={mine}"]))
+    same = pa.table({"ra": [1.0], "RA": [2.0]})
+    with pytest.raises(SqlError, match="the columns 'ra' and 'RA', which are one in SQL"):
+        query(latest, "SELECT 1", tables={"mine": same})
+    monkeypatch.setattr(sql, "OWN_MAX_BYTES", 10)
+    with pytest.raises(SqlError, match="more than 1e-08 GB"):
+        query(latest, "SELECT 1", tables=own_tables([f"mine={mine}"]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "FROM '{file}'", "SELECT * FROM read_csv('{file}')", "SELECT * FROM read_text('{file}')",
+        "SELECT * FROM arrow_scan(0, 0, 0)", "FROM _own", "DROP TABLE mine", "INSERT INTO mine FROM mine",
+        "COPY mine TO '{file}2'", "CREATE TABLE other AS FROM mine", "ATTACH '{file}'",
+        "SET enable_external_access = true",
+    ],
+)  # fmt: skip
+def test_the_statement_reads_no_more_with_own_tables(latest, mine, statement) -> None:
+    database = (latest / "cmass.duckdb").read_bytes()
+    with pytest.raises(SqlError):
+        query(latest, statement.format(file=mine), tables=own_tables([f"mine={mine}"]))
+    assert [p.name for p in mine.parent.iterdir()] == ["mine.csv"]
+    assert (latest / "cmass.duckdb").read_bytes() == database
+
+
+def test_damage_is_told_before_an_answer(latest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(latest, folder)
+    assert check(folder) is None
+    parquet = folder / "galaxies.parquet"
+    parquet.write_bytes(parquet.read_bytes()[:-1] + b"x")
+    words = check(folder)
+    assert words is not None
+    assert "galaxies.parquet does not match its checksum" in words
+    assert "the answer comes from it" in words
+    done = CliRunner().invoke(
+        app, ["sql", "SELECT 41 + 1 AS n", "--release", str(folder), "--format", "csv"]
+    )
+    assert done.exit_code == 0
+    assert done.stdout.replace('"', "").split() == ["n", "42"]
+    assert "warning: " in done.stderr
+    (folder / "SHA256SUMS").unlink()
+    assert "nobody can tell" in (check(folder) or "")
+
+
+def test_a_database_that_is_not_the_released_one_is_refused(latest: Path, tmp_path: Path) -> None:
+    import duckdb
+
+    folder = tmp_path / "copy"
+    shutil.copytree(latest, folder)
+    with duckdb.connect(str(folder / "cmass.duckdb")) as connection:
+        connection.execute("UPDATE masses SET log10_m200c = 15")
+    with pytest.raises(WorkspaceError, match="cmass.duckdb does not match its checksum"):
+        check(folder)
+    done = CliRunner().invoke(app, ["sql", "SELECT 1", "--release", str(folder)])
+    assert done.exit_code == 5
+
+
+def test_examples_of_the_help_give_rows(latest: Path, mine: Path) -> None:
+    command = next(c for c in app.registered_commands if c.callback.__name__ == "sql")
+    examples = re.findall(r'"((?:SELECT|FROM) .*?)"', command.epilog.replace("\n", " "))
+    assert len(examples) == 3
+    for statement in examples:
+        assert query(latest, statement, tables=own_tables([f"mine={mine}"])).num_rows > 0, statement

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from cmass.columns import FLAGS, Flag
 from cmass.cosmology import line_of_sight_velocity_km_s
+from cmass.file_names import file_names
 from cmass.posterior import reweight
-from cmass.publish.site.names import file_names
 from cmass.sky import unit_vectors
 from cmass.tables import read_json, readable, rows_by_cluster, to_numpy
 

@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 
 from cmass.cli import app
 from cmass.errors import WorkspaceError
+from cmass.file_names import file_names
 from cmass.pipeline import step
 from cmass.publish import site
 from cmass.publish.release import check_sums, complete_releases, files_of
 from cmass.publish.site import drawings, reports
 from cmass.publish.site.content import NEIGHBOUR_KM_S, NEIGHBOUR_MPC_H, read_release
-from cmass.publish.site.names import file_names
 from cmass.publish.site.pages import bytes_text
 from cmass.tables import file_digest
 from cmass.workspace import Workspace
