@@ -72,7 +72,7 @@ audit: setup  ## pinned versions against known faults, licences; ONLINE=1: pip-a
 	$(BIN)/python -m tests.audit $(if $(ONLINE),--online)
 
 docs: setup  ## the documentation site, into build/docs: a broken link or tutorial ends it
-	$(BIN)/python -m sphinx -M html . build/docs -c docs/site -d build/doctrees -j 2 -q -W --keep-going
+	$(BIN)/python -m sphinx -M html . build/docs -c docs/sphinx -d build/doctrees -j 2 -q -W --keep-going
 	$(BIN)/python -m tests.docs.offline build/docs/html
 
 references: setup  ## docs/reference/ from the code; names what lacks words

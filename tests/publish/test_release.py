@@ -338,7 +338,7 @@ def test_a_full_disk_is_reported_and_the_old_release_stays(
     disk = workspace.releases
     disk.mkdir(parents=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "cmass-test", str(disk)],
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "cmass-test", str(disk)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if mounted.returncode:

@@ -74,6 +74,9 @@ def test_the_tag_outlives_an_archive_and_the_same_inputs_make_it_again(data):
     archive.archive(data)
     said = archive.archived(data, VERSION)
     shutil.rmtree(data / "archive")
+    site = data / "release" / VERSION / "site"
+    site.mkdir()
+    (site / "index.html").write_text("made of the release: no part of what is kept")
     assert not archive.is_kept(data)
     archive.archive(data)
     assert archive.is_kept(data)
@@ -81,6 +84,7 @@ def test_the_tag_outlives_an_archive_and_the_same_inputs_make_it_again(data):
     back = data.parent / "back"
     Store(data / "archive").get(VERSION, said["pointer"], said["sha256"], back)
     assert (back / "raw" / "a.bin").read_bytes() == b"words"
+    assert not (back / "release" / "site").exists()
 
 
 def test_what_nobody_wants_archived_is_remembered(data):

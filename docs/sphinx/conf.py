@@ -28,7 +28,7 @@ include_patterns = ["README.md", "CHANGELOG.md", "data/README.md", "docs/**"]
 exclude_patterns = [
     *(p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in ("docs", "data")),
     "data/[!R]*",
-    "docs/site",
+    "docs/sphinx",
     "docs/reference/api/modules.rst",
 ]
 
@@ -37,7 +37,7 @@ NAVIGATION = {
     "Getting started": ["docs/start"],
     "Your own clusters": ["docs/your-clusters", "docs/mistakes"],
     "Tutorials": [],
-    "The catalogue": ["docs/catalogue", "docs/formats", "docs/queries", "docs/reference/columns"],
+    "The catalogue": ["docs/site", "docs/queries", "docs/reference/columns"],
     "Science": ["docs/science", "docs/mocks", "docs/realism", "docs/performance"],
     "Operations": [
         "docs/operations", "data/README", "docs/reliability", "docs/security", "docs/architecture",
