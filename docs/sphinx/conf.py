@@ -89,7 +89,7 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 def _navigation() -> str:
     """Hidden tables of contents, one a caption, of the pages that there are."""
     pages = [p for kind in ("*.md", "*.py") for p in (ROOT / "docs").rglob(kind)]
-    here = {str(p.relative_to(ROOT).with_suffix("")) for p in pages if "site" not in p.parts}
+    here = {str(p.relative_to(ROOT).with_suffix("")) for p in pages if "sphinx" not in p.parts}
     here |= {"CHANGELOG", "data/README", "docs/reference/api/cmass"}
     lists = {
         caption: [page for page in named if page in here] for caption, named in NAVIGATION.items()
