@@ -146,7 +146,7 @@ def estimate_files(
 
 
 def _bundle(model: Bundle | Path | str | None) -> Bundle:
-    return model if isinstance(model, Bundle) else load_bundle(*([model] if model else []))
+    return model if isinstance(model, Bundle) else load_bundle(model)
 
 
 def read_tables(clusters: Path, galaxies: Path, given: Mapping[str, str]) -> tuple[pa.Table, ...]:

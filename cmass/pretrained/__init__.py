@@ -233,8 +233,13 @@ def from_workspace(workspace: Workspace, params: Params) -> Bundle:
     )  # fmt: skip
 
 
-def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
+def load_bundle(folder: Path | str | None = None) -> Bundle:
     """Load a bundle: the one that ships, or one that `make_bundle` wrote.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Folder of the bundle; by default that of the one that ships.
 
     Raises
     ------
@@ -243,7 +248,7 @@ def load_bundle(folder: Path | str = SHIPPED) -> Bundle:
     WorkspaceError
         A file is missing.
     """
-    folder = Path(folder)
+    folder = SHIPPED if folder is None else Path(folder)
     if not (folder / "model.json").exists():
         raise WorkspaceError(
             f"{folder} holds no model (model.json is missing): give the folder of a bundle, "

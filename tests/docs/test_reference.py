@@ -18,6 +18,7 @@ def test_the_reference_is_that_of_the_code(name: str):
     """`python -m tests.docs` (`make references`) writes it."""
     committed = (reference.FOLDER / name).read_text(encoding="utf-8")
     assert committed == reference.PAGES[name](), "make references, and commit what changed"
+    assert str(reference.ROOT) not in committed  # of one clone, and wrong in every other
 
 
 def test_nothing_lacks_words():
