@@ -91,15 +91,12 @@ import cmass
 
 again = cmass.estimate(clusters, galaxies, progress=False)
 assert np.allclose(again["log10_m200c"], masses["log10_m200c"], atol=1e-5)
-masses[
-    "cluster_id",
-    "z",
-    "n_galaxies",
-    "log10_m200c_p16",
-    "log10_m200c_p50",
-    "log10_m200c_p84",
-    "remark",
-][:8]
+for row in masses[:6]:
+    low, middle, high = (row[f"log10_m200c_{p}"] for p in ("p16", "p50", "p84"))
+    print(
+        f"{row['cluster_id']}  z {row['z']:.4f}  {row['n_galaxies']:4d} galaxies  "
+        f"{middle:.2f} -{middle - low:.2f} +{high - middle:.2f}"
+    )
 
 # %% [markdown]
 # ## What a row says

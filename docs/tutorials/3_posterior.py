@@ -132,7 +132,7 @@ left.set(xlabel="level of the interval", ylabel="part of the truths inside")
 left.legend(fontsize=8)
 right.set(xlabel="posterior probability below the truth", ylim=(0, None))
 right.axhline(1, color="grey", lw=1)
-print(errors)
+print({name: round(float(error), 3) for name, error in errors.items()})
 assert errors[0.20] < 0.03 < errors[0.60]
 
 # %% [markdown]
@@ -154,7 +154,7 @@ assert np.allclose([poor.sum(), rich.sum()], 1)
 # %% [markdown]
 # ## The prior
 #
-# The slice answers: *what is the mass of a cluster drawn from a population that is flat in log mass?* The sky is not flat: there are ten times more clusters of 10^14 than
+# The slice answers: *what is the mass of a cluster drawn from a population that is flat in log mass?* The sky is not flat: there are some ten times more clusters of 10^14 than
 # of 10^14.6. Of the clusters with d̃ = 14.5 on the sky, more are light ones scattered up than heavy ones scattered down. That is Eddington bias, and
 # Bayes' theorem says what to do: multiply by the ratio of the priors.
 
@@ -204,7 +204,7 @@ axes.set(
     title="a population like the sky's",
 )
 axes.legend(fontsize=8)
-print(results)
+print({name: round(float(error), 3) for name, error in results.items()})
 assert results["mass-function prior"] < results["flat prior"]
 
 # %% [markdown]

@@ -176,8 +176,8 @@ for axes, (name, table) in zip(panels, tables.items(), strict=True):
     axes.plot(true, point, ".", ms=3)
     axes.plot([13.5, 15.1], [13.5, 15.1], color="grey", lw=1)
     axes.set(title=f"{name}: {scatter[name]:.2f} dex", xlabel=r"true $\log_{10} M_{200c}$")
-panels[0].set_ylabel("point estimate")
-panels[0].set_ylim(13, 15.6)
+panels[0].set(ylabel="point estimate", ylim=(13, 15.6))
+assert len(panels) == len(tables)
 
 # %% [markdown]
 # ## To keep it
