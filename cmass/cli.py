@@ -321,6 +321,10 @@ def _train_command() -> Callable[..., None]:
             workspace, values = _resolve(profile, survey, mirror, params, data)
             _run_step("train", workspace, values, force)
         else:
+            if survey is not None or mirror is not None:
+                raise ParameterError(
+                    "--survey and --mirror do not go with --like, whose tables are the survey"
+                )
             _train_like(like, depth, _column_map(column or []), out, profile, params, force)
 
     return command
@@ -558,7 +562,8 @@ def rebuild(
     epilog=(
         "Examples: [bold]cmass estimate clusters.csv galaxies.parquet --out masses.fits[/bold]; "
         "[bold]cmass estimate c.fits g.vot --out m.ecsv --column ra=RAJ2000 "
-        "--column dec=DEJ2000[/bold]\n\n" + EXIT_CODES
+        "--column dec=DEJ2000[/bold]; [bold]cmass estimate c.csv g.fits --out m.csv --recentre --plot "
+        "pages[/bold]\n\n" + EXIT_CODES
     )
 )
 @_guarded

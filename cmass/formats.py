@@ -80,8 +80,11 @@ _BEGINNINGS = {
 
 def _check_kind(path: Path, kind: str) -> None:
     """Raise where a file begins as one that its suffix does not say."""
-    with pa.input_stream(path, compression="detect") as stream:
-        start = stream.read(200).lstrip()
+    try:
+        with pa.input_stream(path, compression="detect") as stream:
+            start = stream.read(200).lstrip()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"not readable as {kind}: {error}", file=path) from error
     found = next((name for begin, name in _BEGINNINGS.items() if start.startswith(begin)), "")
     if not found and kind in ("parquet", "fits", "votable") and start.isascii():
         found = "csv"

@@ -129,12 +129,14 @@ def odd_ones(sample: Sample, bundle: Bundle, features: Array) -> Found:
     return Found(nothing, nothing, nothing, nothing, np.zeros(nothing.size, np.int32))
 
 
-def depth_of(sample: Sample, bundle: Bundle) -> Depth | None:
+def depth_by_counts(sample: Sample, bundle: Bundle) -> Depth | None:
     """Depth of a survey from the numbers of galaxies around its clusters; None where nothing tells."""
     scale = bundle.count_scale
     if scale is None or bundle.oddity is None:
         return None
-    good = np.flatnonzero((sample.flag & FLAGS["bad_input"].value) == 0)
+    # Windows that are cut hold fewer galaxies, however deep the survey is.
+    useless = FLAGS["bad_input"].value | FLAGS["window_incomplete"].value
+    good = np.flatnonzero((sample.flag & useless) == 0)
     full = good[np.diff(sample.offsets)[good] >= bundle.window.n_galaxies_min]
     if not full.size:
         return None
@@ -193,7 +195,7 @@ def masses_from_points(
     ].value
     flag[known] |= bundle.density.flags(point[known])
     flag |= odd.flag
-    flag |= _depth_flags(sample, bundle, depth or depth_of(sample, bundle))
+    flag |= _depth_flags(sample, bundle, depth or depth_by_counts(sample, bundle))
     flat = bundle.posterior(point, counts, sample.z)
     flag[at_edge(flat, bundle.edges, bundle.posteriors.kernel_width_dex)] |= FLAGS[
         "posterior_at_edge"

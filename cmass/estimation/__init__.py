@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,12 @@ def estimate_files(
             )  # fmt: skip
     if plot is not None and plot.exists() and not plot.is_dir():
         raise InputError("a file is where the pages should go", file=plot)
+    try:  # before the work, not after it
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder cannot be made: {error.strerror}", file=out.parent) from error
+    if not os.access(out.parent, os.W_OK):
+        raise InputError("the folder cannot be written to", file=out.parent)
     given = dict(columns or {})
     bundle = _bundle(model)
     made = _estimate(
@@ -191,13 +198,15 @@ def _estimate(
     missing[good] = find_edges(*about, places, bundle.window, bundle.cosmology)
     sample = sample_of(clusters, good, space)
     sample.flag[missing > 0] |= FLAGS["window_incomplete"].value
-    masses = masses_from_points(sample, bundle, depth=depth_of(galaxies), progress=progress)
+    masses = masses_from_points(
+        sample, bundle, depth=depth_by_magnitudes(galaxies), progress=progress
+    )
     result = _with_remarks(masses, clusters.reasons, _shifts(found, good), missing)
     _summarise(result)
     return _Made(result, sample, _hint(result, clusters, galaxies, bundle))
 
 
-def depth_of(galaxies: Rows) -> Depth | None:
+def depth_by_magnitudes(galaxies: Rows) -> Depth | None:
     """Depth of a survey by the magnitudes of its galaxies; None where they do not tell."""
     return None if galaxies.r_mag is None else faint_edge(galaxies.r_mag[galaxies.good])
 

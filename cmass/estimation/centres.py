@@ -51,7 +51,7 @@ def recentre(
 ) -> Centres:  # fmt: skip
     """Walk from given centres uphill to the peak of the density of galaxies in phase space.
 
-    The mean shift of the mocks' observer, with its kernel, so that centres err as the training's do.
+    The mean shift of the mocks' observer, with its kernel; the error that the observer adds is left out.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def recentre(
         )
         moving &= at[:, 2] > 0  # no window can be laid about a blueshift
     sky, speed = _shifts(given, at, cosmology)
-    lost = (sky > FARTHEST_MPC_H) | (np.abs(speed) > FARTHEST_KM_S) | (at[:, 2] <= 0)
+    lost = moving & (at[:, 2] > 0)  # still on its way after all rounds
+    lost |= (sky > FARTHEST_MPC_H) | (np.abs(speed) > FARTHEST_KM_S) | (at[:, 2] <= 0)
     at[lost] = given[lost]
     return Centres(
         at[:, 0], at[:, 1], at[:, 2], np.where(lost, 0.0, sky), np.where(lost, 0.0, speed), lost

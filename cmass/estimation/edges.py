@@ -22,9 +22,8 @@ _CUTS = np.linspace(0.1, 1.35, 26)
 _CORE = 0.375
 #: A side is empty that holds no more than this part of what it should.
 _EMPTY = 0.05
-#: Galaxies that an empty side should hold. With the first, galaxies outside the window's velocities,
-#: 0.6 % of 742 clusters well inside SDSS Legacy are taken for cut, and 95 % of those that lack 5 to 50 %;
-#: with the second, galaxies of the window alone, 1 % of mocks, and 75 % of those that lack 20 % or more.
+#: Galaxies that an empty side should hold: of those at other redshifts, and where a list has too few of
+#: them of the window's own. Rates of false and of missed alarms are in docs/science.md.
 _LACKING_OTHERS, _LACKING_OWN = 13.0, 30.0
 #: Fewest galaxies outside the window's velocities, beyond the core, that are asked first.
 _FEWEST_OTHERS = 60
@@ -64,7 +63,6 @@ def find_edges(
         Part of the window beyond its largest empty side; 1 where there is no galaxy at all, 0 where the
         window lies inside as far as can be told.
     """
-    every = window.model_copy(update={"v_max_km_s": _UNLIMITED_KM_S})
     every = window.model_copy(update={"v_max_km_s": _UNLIMITED_KM_S})
     space = phase_space(ra, dec, z, *galaxies, every, cosmology)
     ends = np.concatenate([[0], np.cumsum(space.counts(len(ra)))])

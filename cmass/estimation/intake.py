@@ -284,7 +284,7 @@ def rows_of(
             if not reasons[row]:
                 reasons[row] = _why(name, float(numbers[row]), texts[name].get(int(row)))
     magnitudes = next(
-        (_numbers(table, c, what, file)[0] for c in choices if c.ours == "r_mag"), None
+        (_magnitudes(table, c, what, file) for c in choices if c.ours == "r_mag"), None
     )
     return Rows(
         values["ra"],
@@ -315,6 +315,24 @@ def cluster_rows(table: pa.Table, choices: Sequence[Choice], file: Path | None =
     return rows
 
 
+def _magnitudes(table: pa.Table, choice: Choice, what: str, file: Path | None) -> Array | None:
+    """Apparent magnitudes, codes for missing ones (99, -9999) as NaN; None where there are none."""
+    try:
+        values, _ = _numbers(table, choice, what, file)
+    except InputError as error:
+        log.warning("%s: magnitudes are not used", error)
+        return None
+    low, high = _MAGNITUDES
+    with np.errstate(invalid="ignore"):
+        odd = np.isfinite(values) & ~((values > low) & (values < high))
+    if odd.any():
+        log.warning(
+            "%d of %d values of %s are no apparent magnitudes, the first in row %d (%g): taken as missing",
+            odd.sum(), odd.size, choice.theirs, np.argmax(odd) + 1, values[np.argmax(odd)],
+        )  # fmt: skip
+    return np.where(odd, np.nan, values)
+
+
 def _numbers(
     table: pa.Table, choice: Choice, what: str, file: Path | None
 ) -> tuple[Array, dict[int, str]]:
@@ -329,8 +347,8 @@ def _numbers(
         if texts and not np.isfinite(numbers).any():
             row = min(texts)
             raise InputError(
-                f"{choice.ours} of the {what} holds text that is no number", **here, row=row,
-                value=texts[row], remedy="Give decimal degrees or h:m:s and d:m:s; leave missing cells empty",
+                f"{choice.ours} of the {what} holds text that is no number", **here, row=row + 1,
+                value=texts[row], remedy=_number_remedy(choice.ours, texts[row]),
             )  # fmt: skip
         if sexagesimal:
             return numbers, texts
@@ -344,6 +362,14 @@ def _numbers(
     else:
         raise InputError(f"{choice.ours} of the {what} holds no numbers but {values.type}", **here)
     return _in_our_unit(numbers, choice, what, here), texts
+
+
+def _number_remedy(ours: str, text: str) -> str:
+    if re.fullmatch(r"[+-]?\d+,\d+", text):
+        return "Write decimal points, not commas; leave missing cells empty"
+    if ours in ("ra", "dec"):
+        return "Give decimal degrees or h:m:s and d:m:s; leave missing cells empty"
+    return "Give numbers; leave missing cells empty"
 
 
 def _parsed(values: Sequence[Any], ours: str) -> tuple[Array, dict[int, str], bool]:

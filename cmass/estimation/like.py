@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from cmass import cosmology
-from cmass.errors import InputError
-from cmass.estimation import depth_of, read_rows, sample_of, usable_galaxies
-from cmass.infer import depth_of as depth_by_counts
+from cmass.columns import FLAGS
+from cmass.errors import InputError, ParameterError
+from cmass.estimation import depth_by_magnitudes, read_rows, sample_of, usable_galaxies
+from cmass.estimation.edges import find_edges
+from cmass.infer import depth_by_counts
 from cmass.oddity.depth import Depth
 from cmass.params import Params
 from cmass.pretrained import Bundle, make_bundle
@@ -31,7 +33,7 @@ STEPS = (
 )  # fmt: skip
 #: What was measured of the survey, and the parameters made of it, in the folder of the model.
 SURVEY_FILE, PARAMS_FILE, WORK = "survey.json", "params.yaml", "work"
-#: Mocks lie this much nearer and farther than the survey's clusters, and at least so near.
+#: Mocks lie this much nearer and farther than the survey's clusters, and never nearer than this.
 _MARGIN, _NEAREST_MPC_H = 0.1, 30.0
 #: Nearest and farthest mock differ by this factor at least.
 _LEAST_RATIO = 1.5
@@ -50,7 +52,8 @@ class Survey:
     depth : Depth
         Limit in apparent r.
     z : tuple of float
-        Smallest and largest redshift of the clusters.
+        Smallest and largest redshift that mocks should have: all of the clusters but the nearest and the
+        farthest hundredth.
     z_median : float
     n_clusters, n_galaxies : int
         That could be used.
@@ -98,12 +101,14 @@ def measure(
     if limit_mag is not None:
         depth: Depth | None = Depth(limit_mag, 0.0, "as said", 0)
     else:
-        depth = depth_of(galaxies)
+        depth = depth_by_magnitudes(galaxies)
     if depth is None:
-        space = phase_space(
-            clusters.ra[good], clusters.dec[good], z, *places, bundle.window, bundle.cosmology
-        )
-        depth = depth_by_counts(sample_of(clusters, good, space), bundle)
+        about = (clusters.ra[good], clusters.dec[good], z)
+        space = phase_space(*about, *places, bundle.window, bundle.cosmology)
+        sample = sample_of(clusters, good, space)
+        cut = find_edges(*about, places, bundle.window, bundle.cosmology) > 0
+        sample.flag[np.flatnonzero(good)[cut]] |= FLAGS["window_incomplete"].value
+        depth = depth_by_counts(sample, bundle)
     if depth is None:
         low, high = bundle.range.z
         raise InputError(
@@ -111,27 +116,29 @@ def measure(
             f"{high:.3f} with galaxies around it", file=files[1],
             remedy="Say it: --depth 18.5, the limit in apparent r",
         )  # fmt: skip
-    survey = Survey(
-        depth, (float(z.min()), float(z.max())), float(np.median(z)), int(good.sum()),
-        int(places[0].size),
-    )  # fmt: skip
+    low, high = (float(q) for q in np.quantile(z, [0.01, 0.99], method="nearest"))
+    survey = Survey(depth, (low, high), float(np.median(z)), int(good.sum()), int(places[0].size))
     _check(survey, files)
     return survey
 
 
 def _check(survey: Survey, files: tuple[Path | None, Path | None]) -> None:
     low, high = _DEPTHS_MAG
+    if survey.depth.how == "as said" and not low <= survey.depth.limit_mag <= high:
+        raise ParameterError(
+            f"--depth {survey.depth.limit_mag:g}: the simulator is made for limits of r = {low:g} to {high:g}"
+        )
     if not low <= survey.depth.limit_mag <= high:
         raise InputError(
             f"a limit of r = {survey.depth.limit_mag:.2f} (from {survey.depth.how}): the simulator is made for "
             f"{low:g} to {high:g}", file=files[1], column="r_mag", value=survey.depth.limit_mag,
             remedy="Say the limit with --depth, or name the column of r with --column r_mag=NAME",
         )  # fmt: skip
-    if survey.z_median > _FARTHEST_Z:
+    if survey.z[1] > _FARTHEST_Z:
         raise InputError(
-            f"the clusters' median redshift is {survey.z_median:.3f}: the simulator's luminosity "
-            f"functions and K-corrections end at {_FARTHEST_Z:g}", file=files[0], column="z",
-            value=survey.z_median, remedy="Hand in the nearer clusters",
+            f"clusters reach a redshift of {survey.z[1]:.3f}: the simulator's luminosity functions and "
+            f"K-corrections end at {_FARTHEST_Z:g}", file=files[0], column="z", value=survey.z[1],
+            remedy="Hand in the nearer clusters",
         )  # fmt: skip
 
 
@@ -142,10 +149,17 @@ def parameters(survey: Survey, params: Params) -> Params:
     """
     background = cosmology.from_params(params.cosmology)
     low, high = background.comoving_distance_mpc_h(np.array(survey.z))
+    if high < _NEAREST_MPC_H:
+        raise InputError(
+            f"the clusters lie within {high:.0f} Mpc/h: mocks begin at {_NEAREST_MPC_H:g}", column="z",
+            value=survey.z[1], remedy="Hand in clusters farther away; of nearer ones peculiar velocities "
+            "make the distances",
+        )  # fmt: skip
     low, high = max(low * (1 - _MARGIN), _NEAREST_MPC_H), high * (1 + _MARGIN)
     if high < _LEAST_RATIO * low:
         middle, width = np.sqrt(low * high), np.sqrt(_LEAST_RATIO)
-        low, high = middle / width, middle * width
+        low = max(middle / width, _NEAREST_MPC_H)
+        high = _LEAST_RATIO * low
     values = params.model_dump()
     values["mock"]["galaxies"]["flux_limit_mag"] = round(survey.depth.limit_mag, 2)
     values["mock"]["haloes"]["distance_min_mpc_h"] = round(float(low), 1)
@@ -180,6 +194,8 @@ def train(
     from cmass.pipeline import run_step, workspace_lock
     from cmass.tables import atomic_path
 
+    if out.exists() and not out.is_dir():
+        raise InputError("a file is where the model should go", file=out)
     workspace = Workspace(out / WORK, params.profile, params.survey)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / PARAMS_FILE) as temporary:

@@ -1,8 +1,8 @@
 """How deep a survey is beside the mocks: from magnitudes, or from galaxies in the outskirts of windows.
 
-Richness is half of what the network reads, so that a survey that shows more or fewer galaxies of the
-same cluster than the mocks do has other masses. One window says little of that (neighbours differ by
-half); a list of them says it to a tenth of a magnitude.
+A survey that shows more or fewer galaxies of the same cluster and its surroundings than the mocks do
+gets other masses. One window says little of that (neighbours differ by half); a list of them says it to a
+tenth of a magnitude.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _PIVOT_Z, _PIVOT_KM_S = 0.06, 500.0
 _FEWEST_MOCKS = 60
 #: Limits that are looked for, mag from that of the mocks.
 _REACH_MAG = 5.0
+#: Where ln(count) rises by less per magnitude, galaxies tell no depth: luminosity functions end.
+_FLAT = 0.1
 #: The mass distribution of a list and the scaling by a luminosity function leave this, mag: lists that
-#: the simulator made of limits 17, 17.77 and 19 come out at 17.11, 17.78 and 18.84 (docs/science.md).
+#: the simulator made of limits 17, 17.77 and 19 come out at 17.13, 17.81 and 18.87 (docs/science.md).
 SYSTEMATIC_MAG = 0.1
 #: Standard error of a median over that of a mean, for a normal distribution.
 _MEDIAN_ERROR = np.sqrt(np.pi / 2)
@@ -167,16 +169,21 @@ class CountScale:
         def left(tried: float) -> float:
             return float(np.median(excess - self._ln_density(z, tried) + reference))
 
-        low, high = limit - _REACH_MAG, limit + _REACH_MAG
-        if left(low) <= 0 or left(high) >= 0:
-            found = low if left(low) <= 0 else high
+        tried = limit + np.arange(-_REACH_MAG, _REACH_MAG + 0.01, 0.25)
+        values = np.array([left(one) for one in tried])
+        falling = np.flatnonzero(np.diff(values) < -_FLAT * 0.25)
+        low, high = tried[falling[0]], tried[falling[-1] + 1]
+        if not left(low) > 0 > left(high):
+            # Beyond what luminosity functions reach: shallower or deeper than this, at least.
+            found = float(low if left(low) <= 0 else high)
+            per_mag = (left(low) - left(high)) / (high - low)
         else:
             found = float(brentq(left, low, high, xtol=1e-3))
-        per_mag = max(left(found - 0.25) - left(found + 0.25), 1e-3) / 0.5
-        variance = (_MEDIAN_ERROR * self.scatter) ** 2 / near.sum()
+            per_mag = max((left(found - 0.25) - left(found + 0.25)) / 0.5, _FLAT)
+        variance = (_MEDIAN_ERROR * self.scatter) ** 2 / z.size
         variance += self.scatter**2 * self.coefficients.size / self.n_mocks
         error = np.hypot(np.sqrt(variance) / per_mag, SYSTEMATIC_MAG)
-        return Depth(found, float(error), "counts", int(near.sum()))
+        return Depth(found, float(error), "counts", z.size)
 
     def _ln_density(self, z: Array, limit_mag: float) -> Array:
         """ln of the number density of galaxies brighter than a flux limit at redshifts."""

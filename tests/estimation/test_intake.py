@@ -152,3 +152,33 @@ def test_what_was_chosen_is_told():
     one = table({"RAJ2000": "deg"}, Name=["a"], RAJ2000=[1.0], DEJ2000=[2.0], z=[0.05])
     words = intake.told(choose(one, CLUSTER_COLUMNS, {}, "clusters"))
     assert words == "cluster_id is Name, ra is RAJ2000 [deg], dec is DEJ2000, z"
+
+
+@pytest.mark.parametrize("code", [99.0, -9999.0, 0.0, -1e30])
+def test_codes_for_missing_magnitudes_are_missing(code, caplog):
+    r = np.full(20, 17.0)
+    r[:5] = code
+    table = pa.table(
+        {"ra": np.arange(20.0), "dec": np.zeros(20), "z": np.full(20, 0.05), "rmag": r}
+    )
+    rows = intake.rows_of(
+        table, intake.choose(table, intake.GALAXY_COLUMNS, {}, "galaxies"), "galaxies"
+    )
+    assert rows.good.all() and rows.r_mag is not None
+    assert np.isnan(rows.r_mag).tolist() == [True] * 5 + [False] * 15
+    assert "5 of 20 values of rmag are no apparent magnitudes, the first in row 1" in caplog.text
+
+
+def test_magnitudes_that_are_none_cost_nobody_a_mass(caplog):
+    table = pa.table({"ra": [1.0], "dec": [0.0], "z": [0.05], "r_mag": ["n/a?"]})
+    rows = intake.rows_of(
+        table, intake.choose(table, intake.GALAXY_COLUMNS, {}, "galaxies"), "galaxies"
+    )
+    assert rows.r_mag is None and rows.good.all()
+    assert "magnitudes are not used" in caplog.text
+
+
+def test_decimal_commas_are_told():
+    table = pa.table({"ra": ["331,66854", "12,5"], "dec": ["1,5", "2,5"], "z": [0.05, 0.06]})
+    with pytest.raises(InputError, match=r"row 1.*331,66854.*decimal points"):
+        intake.rows_of(table, intake.choose(table, ("ra", "dec", "z"), {}, "galaxies"), "galaxies")

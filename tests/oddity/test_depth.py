@@ -105,6 +105,20 @@ def test_one_cluster_tells_little_and_says_so():
     assert scale.depth(far) is None
 
 
+@pytest.mark.parametrize("factor", [0.01, 0.2, 4, 10, 1000])
+def test_lists_beyond_all_depths_are_told_as_well(factor):
+    """Luminosity functions end: more galaxies than any depth has is at least the deepest."""
+    rng = np.random.default_rng(6)
+    params = Params()
+    scale = CountScale.fit(survey(17.77, 1500, rng), params.mock.galaxies, params.cosmology)
+    assert scale is not None
+    many = survey(17.77, 100, rng)
+    many[:, SUMMARIES.index("galaxies far out")] += np.log10(factor)
+    found = scale.depth(many)
+    assert found is not None and found.differs(17.77, 0.3)
+    assert (found.limit_mag > 17.77) == (factor > 1)
+
+
 def test_a_depth_differs_beyond_tolerance_and_error():
     assert Depth(18.2, 0.1, "counts", 9).differs(17.77, 0.3)
     assert not Depth(18.2, 0.2, "counts", 9).differs(17.77, 0.3)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from cmass.publish import exports
 from cmass.publish.database import MACROS
 from cmass.publish.exports import cds, footprint
 from cmass.publish.exports.votable import with_votable
-from cmass.publish.release import RELEASE_TABLES, SUMS, check_sums, verify
+from cmass.publish.release import RELEASE_TABLES, SUMS, check_sums, files_of, verify
 from cmass.tables import file_digest, make_table, read_json, read_table, write_table
 from cmass.workspace import Workspace
 from tests.products import octant
@@ -357,7 +358,7 @@ def test_the_citation_is_valid_and_names_release_method_and_sources(latest: Path
     checker = pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed")
     assert checker.main is not None
     done = subprocess.run(
-        ["check-jsonschema", "--builtin-schema", "vendor.citation-file-format",
+        [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.citation-file-format",
          str(latest / "CITATION.cff")], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -380,7 +381,7 @@ def _copy(latest: Path, folder: Path) -> Path:
 
 
 def _sign(folder: Path) -> None:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    files = [p for p in files_of(folder) if p.name != SUMS]
     lines = [f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in files]
     (folder / SUMS).write_text("".join(lines))
 
@@ -455,7 +456,8 @@ def test_releases_of_before_the_formats_are_whole(latest: Path, tmp_path: Path) 
     for name in ("layout", "footprint"):
         del facts["release"][name]
     (folder / "provenance.json").write_text(json.dumps(facts))
-    shutil.rmtree(folder / "cds")
+    for inner in ("cds", "site"):
+        shutil.rmtree(folder / inner)
     kept = {f"{n}.parquet" for n in RELEASE_TABLES} | {"cmass.duckdb", "provenance.json"}
     for file in folder.iterdir():
         if file.name not in kept:

@@ -63,7 +63,12 @@ def build(release: Path, *, console: Path | None) -> Path:
         _write_sums(staging)
         if site.exists():
             site.rename(old)
-        staging.rename(site)
+        try:
+            staging.rename(site)
+        except OSError:
+            if old.exists():
+                old.rename(site)
+            raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(site) from error
@@ -140,7 +145,7 @@ def _made_of(release: Path, console: Path | None) -> dict[str, Any]:
     sources = source_digest("publish", "columns.py", "figures/style.py", "posterior.py")
     code = hashlib.sha256(sources.encode())
     for file in sorted(p for p in _HERE.parent.rglob("*") if p.is_file()):
-        if file.suffix in (".jinja2", ".js", ".mjs", ".css"):
+        if file.suffix not in (".py", ".pyc"):
             code.update(file.name.encode() + file.read_bytes())
     engine = None if console is None else {p.name: p.version for p in browser.PACKAGES}
     return {

@@ -50,7 +50,9 @@ def hostile_release(released: Workspace, root: Path) -> Path:
     database = folder / "cmass.duckdb"
     tables = {p.stem: p for p in folder.glob("*.parquet")}
     write_database(database, tables)
-    sums = [f"{file_digest(p)}  {p.name}\n" for p in files_of(folder) if p.name != SUMS]
+    sums = [
+        f"{file_digest(p)}  {p.relative_to(folder)}\n" for p in files_of(folder) if p.name != SUMS
+    ]
     (folder / SUMS).write_text("".join(sums))
     (folder.parent / "latest").symlink_to(folder.name)
     return folder
