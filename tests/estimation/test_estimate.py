@@ -362,7 +362,7 @@ def test_text_in_a_file_is_named_with_its_place(tmp_path, tiny_bundle):
         with pytest.raises(InputError, match=rf"dec of the {what} holds text that is no") as caught:
             estimation.estimate_files(clusters, galaxies, tmp_path / "out.csv", model=tiny_bundle)
         found = caught.value
-        assert (found.file, found.column, found.row, found.value) == (bad, "dec", 0, "north")
+        assert (found.file, found.column, found.row, found.value) == (bad, "dec", 1, "north")
     assert not (tmp_path / "out.csv").exists()
 
 
