@@ -332,8 +332,9 @@ def test_kill_at_any_time_leaves_latest_whole(make_workspace, params: Params) ->
     os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting a small disk needs root"
 )
 def test_a_full_disk_is_reported_and_the_old_release_stays(
-    tmp_path, make_workspace, params
+    tmp_path, make_workspace, params, monkeypatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no 8 MB of a SQL console
     workspace = make_workspace(n_clusters=6)
     disk = workspace.releases
     disk.mkdir(parents=True)
