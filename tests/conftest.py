@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,3 +109,14 @@ def released(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Worksp
     figures.run(workspace, params)
     run(workspace, params)
     return workspace
+
+
+@pytest.fixture
+def command_line_undone():
+    """The command line sets up logging and signals of the process; undo that."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

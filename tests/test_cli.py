@@ -34,17 +34,7 @@ def call():
     return run
 
 
-@pytest.fixture(autouse=True)
-def _restore():
-    """The command line sets up logging and signals of the process; undo that."""
-    import logging
-
-    handlers, level = logging.root.handlers[:], logging.root.level
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("command_line_undone")
 
 
 # ---------------------------------------------------------------------------------------- help

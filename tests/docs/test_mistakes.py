@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
-import signal
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,7 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _restore():
-    """The command line sets up logging and signals of the process; undo that."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("command_line_undone")
 
 
 @pytest.mark.parametrize("one", MISTAKES, ids=lambda m: m.what)
